@@ -1,0 +1,34 @@
+"""Polyfuse combines foundation models for text, images, audio and tables into one trained, measured, saved model."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from polyfuse.evaluation.report import Report as Report
+    from polyfuse.predictor import Predictor as Predictor
+    from polyfuse.predictor import load as load
+    from polyfuse.recipe import Recipe as Recipe
+
+# Where each public name lives: imported on first use, so that `import polyfuse` stays instant.
+_PUBLIC = {
+    "Predictor": "polyfuse.predictor",
+    "load": "polyfuse.predictor",
+    "Recipe": "polyfuse.recipe",
+    "Report": "polyfuse.evaluation.report",
+}
+
+__all__ = ["Predictor", "Recipe", "Report", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'polyfuse' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,136 @@
+"""The contract between the parts: Encoder, Fusion, Head, Tuning.
+
+A component's constructor is its only schema: what the builder supplies is positional, what the user may set is
+keyword-only, annotated, and has a default. The recipe is derived from those signatures.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from polyfuse.core.types import Features, Tensors
+
+
+class Encoder(nn.Module, ABC):
+    """F_i: turns the values of one modality into Features.
+
+    The builder supplies the columns that feed the modality: `__init__(self, columns, *, options…)`.
+
+    Attributes:
+        reads: the column types that it can read.
+        continuous: its tensors that are continuous, each with its natural bounds: where an attack may act.
+        dim: width of its tokens.
+        backbone: the pretrained transformers model inside, if there is one. Tunings act on it, and an artifact
+            stores it in its own format beside the other weights.
+    """
+
+    reads: ClassVar[frozenset[str]]
+    continuous: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    dim: int
+    backbone: nn.Module | None = None
+
+    @abstractmethod
+    def prepare(self, values: Sequence[tuple[Any, ...] | None]) -> Tensors:
+        """Turn values into tensors on the CPU, batch first.
+
+        A value holds one decoded cell for each column, None where a cell is missing; an absent value is None, and
+        gets any well-formed placeholder. Ragged tensors are padded on the right: where the result has a bool
+        `mask` (batch, length), every other tensor (batch, length, …) of the same length may be cut or padded there.
+        """
+
+    @abstractmethod
+    def forward(self, **tensors: Tensor) -> Features:
+        """Encode prepared tensors. A row's Features depend on that row alone, and not on its padding."""
+
+    def preparation(self) -> dict[str, Any]:
+        """Return, as JSON values, all that `prepare` and `forward` depend on beside the value and the weights."""
+        return {}
+
+    def save_backbone(self, folder: Path) -> None:
+        """Write the backbone and its tokenizer or processor to a folder that can be given as `checkpoint`."""
+        raise TypeError(f"{type(self).__name__} has no backbone to save")
+
+
+class Fusion(nn.Module, ABC):
+    """M_O: turns the Features of all modalities into one Features.
+
+    The builder supplies the width of each modality: `__init__(self, dims: Mapping[str, int], *, options…)`.
+    Its answer does not depend on what stands in the slot of an absent modality.
+
+    Attributes:
+        needs: "tokens" when it reads them, "pooled" when the pooled vectors are enough.
+        dim: width of the fused tokens.
+    """
+
+    needs: ClassVar[Literal["pooled", "tokens"]] = "pooled"
+    dim: int
+
+    @abstractmethod
+    def forward(self, features: Mapping[str, Features], present: Tensor) -> Features:
+        """Fuse. present: (batch, modalities) bool, in the order of `dims`."""
+
+
+class Head(nn.Module, ABC):
+    """Y: turns the fused Features into the answer of one task.
+
+    The builder supplies the width of the fused features and the target: `__init__(self, dim, target, *, options…)`.
+
+    Attributes:
+        task: the task it answers.
+        metrics: names of its default metrics; the first one decides when training stops.
+    """
+
+    task: ClassVar[str]
+    metrics: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def encode(self, answers: Sequence[Any]) -> Tensor:
+        """Turn answers, as they stand in a table, into a tensor for `loss`."""
+
+    @abstractmethod
+    def forward(self, features: Features) -> Tensor:
+        """Return the raw output (batch, …)."""
+
+    @abstractmethod
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss over the batch, a scalar."""
+
+    @abstractmethod
+    def scores(self, output: Tensor) -> Tensor:
+        """Return what metrics read: probabilities (batch, classes), or values in the target's own unit (batch,)."""
+
+    @abstractmethod
+    def decode(self, scores: Tensor) -> list[Any]:
+        """Return the answers, as they would stand in a table."""
+
+    @abstractmethod
+    def prior(self) -> Tensor:
+        """Return the scores of a row about which nothing is known, learned from the training rows: one row of `scores`."""
+
+
+class Tuning(ABC):
+    """Which weights of one encoder move."""
+
+    #: True when nothing moves, so that the encoder's Features can be computed once and kept.
+    frozen: ClassVar[bool] = False
+
+    @abstractmethod
+    def apply(self, encoder: Encoder) -> None:
+        """Set which of the encoder's weights are trained, adding weights where the method brings its own.
+
+        Raises:
+            InputError: the encoder is not one that this method can tune.
+        """
+
+    def save(self, encoder: Encoder, folder: Path) -> bool:
+        """Write the weights that the method added to a folder, in the method's own format; False if there are none."""
+        return False
+
+    def restore(self, encoder: Encoder, folder: Path) -> None:
+        """Like `apply`, with the added weights read from what `save` wrote."""
+        self.apply(encoder)

@@ -1,0 +1,86 @@
+"""What is known of a table: its columns, their types and statistics, the modalities they feed, the target."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ColumnType = Literal["text", "image", "audio", "number", "category", "datetime", "embedding"]
+Task = Literal["classification", "multilabel", "regression"]
+Label = bool | int | float | str
+
+
+class Strict(BaseModel):
+    """A model that refuses unknown keys and does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Column(Strict):
+    """One column, with the statistics of its training rows.
+
+    Attributes:
+        name: as in the table.
+        type: what its cells are.
+        missing: share of training rows in which the cell is missing.
+        levels: of a category, its values in the training rows, the most frequent first; rare ones are left out.
+        quantiles: of a number or a datetime (seconds since 1970), its 0 %, 2 %, …, 100 % quantiles: 51 values.
+        size: of an embedding, its length; of images, the median of the longer side in pixels; of audio, the median rate in Hz.
+        duration: of audio, the 95 % quantile of its length in seconds.
+    """
+
+    name: str
+    type: ColumnType
+    missing: float = Field(0.0, ge=0, le=1)
+    levels: list[str] = []
+    quantiles: list[float] = []
+    size: int | None = None
+    duration: float | None = None
+
+
+class Target(Strict):
+    """The column that is asked for.
+
+    Attributes:
+        name: as in the table.
+        task: what is asked of it.
+        levels: of a classification or multilabel task, its labels in a fixed order.
+        frequencies: share of the training rows that have each label.
+        mean: of a regression, the mean of the training rows.
+        std: of a regression, their standard deviation, 1 when they do not differ.
+    """
+
+    name: str
+    task: Task
+    levels: list[Label] = []
+    frequencies: list[float] = []
+    mean: float = 0.0
+    std: float = 1.0
+
+
+class Schema(Strict):
+    """All columns of the training table.
+
+    Attributes:
+        columns: those that feed a modality.
+        modalities: name of a modality to the names of its columns, in order.
+        target: what is asked for; None in a table to be predicted.
+        left_out: name of a column to the reason why it is not used.
+        notes: things that a user may want to know about how columns were read, e.g. numbers that could not be parsed.
+    """
+
+    columns: list[Column]
+    modalities: dict[str, list[str]]
+    target: Target
+    left_out: dict[str, str] = {}
+    notes: list[str] = []
+
+    def of(self, modality: str) -> list[Column]:
+        """Return the columns of a modality, in order."""
+        by_name = {column.name: column for column in self.columns}
+        return [by_name[name] for name in self.modalities[modality]]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return self.model_dump(mode="json")
