@@ -110,7 +110,7 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def prior(self) -> Tensor:
-        """Return the scores of a row about which nothing is known, learned from the training rows: one row of `scores`."""
+        """Return the scores of a row about which nothing is known, from the training rows: one row of `scores`."""
 
 
 class Tuning(ABC):

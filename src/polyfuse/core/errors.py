@@ -63,7 +63,9 @@ class DataError(InputError):
         self.problems = list(problems)
         count = len(self.problems)
         lines = "\n".join(f"  - {problem}" for problem in self.problems)
-        super().__init__(f"{count} problem{'s' if count != 1 else ''} in the data (row 0 is the first row of data):\n{lines}")
+        super().__init__(
+            f"{count} problem{'s' if count != 1 else ''} in the data (row 0 is the first row of data):\n{lines}"
+        )
 
 
 def describe_rows(rows: Sequence[int], shown: int = 8) -> str:

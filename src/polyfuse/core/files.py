@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -38,13 +37,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def _swap(new: Path, path: Path) -> None:
     """Move `new` to `path`; what stood there is put aside first, so that either is whole at any moment."""
     if not path.exists():
-        os.rename(new, path)
+        new.rename(path)
         return
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
-    os.rename(path, aside)
+    path.rename(aside)
     try:
-        os.rename(new, path)
+        new.rename(path)
     except OSError:
-        os.rename(aside, path)
+        aside.rename(path)
         raise
     shutil.rmtree(aside, ignore_errors=True)

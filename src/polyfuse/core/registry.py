@@ -92,5 +92,6 @@ class Registry(Generic[T]):
         self._scanned = True
         for point in entry_points(group=f"polyfuse.{self.family}"):
             if point.name in self._places:
-                raise InputError(f"{self.family}: {point.value} wants the name {point.name!r}, which is taken by {self._places[point.name]}; uninstall one of them")
+                taken = f"taken by {self._places[point.name]}; uninstall one of them"
+                raise InputError(f"{self.family}: {point.value} wants the name {point.name!r}, {taken}")
             self._places[point.name] = point.value

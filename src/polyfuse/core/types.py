@@ -70,5 +70,8 @@ class Batch:
         """Return the same batch on a device."""
         inputs: dict[str, Features | Tensors] = {}
         for name, value in self.inputs.items():
-            inputs[name] = value.to(device) if isinstance(value, Features) else {key: x.to(device) for key, x in value.items()}
+            if isinstance(value, Features):
+                inputs[name] = value.to(device)
+            else:
+                inputs[name] = {key: tensor.to(device) for key, tensor in value.items()}
         return Batch(inputs, self.present.to(device), None if self.target is None else self.target.to(device))

@@ -1,0 +1,1 @@
+"""Pure building blocks: functions of tensors, which know nothing of modalities."""
