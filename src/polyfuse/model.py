@@ -1,4 +1,4 @@
-"""FusionModel: Y = head(fusion(F_1(X_1), …, F_k(X_k))), the one function that everything else trains, measures or ships."""
+"""FusionModel: Y = head(fusion(F_1(X_1), …, F_k(X_k))), the one function that all else trains, measures or ships."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from polyfuse.core.compute import Precision, autocast
 from polyfuse.core.contract import Encoder, Fusion, Head
 from polyfuse.core.types import Features, Inputs, Tensors
 
@@ -18,10 +19,14 @@ class FusionModel(nn.Module):
         encoders: by modality, in order; two modalities may share one encoder.
         fusion: made for the encoders' widths, in the same order.
         head: made for the fusion's width.
+        precision: of the pretrained backbones; everything else computes in float32.
     """
 
-    def __init__(self, encoders: Mapping[str, Encoder], fusion: Fusion, head: Head) -> None:
+    def __init__(
+        self, encoders: Mapping[str, Encoder], fusion: Fusion, head: Head, *, precision: Precision = "float32"
+    ) -> None:
         super().__init__()
+        self.precision = precision
         self.modalities = tuple(encoders)
         unique = list(dict.fromkeys(encoders.values()))
         self._place = {name: unique.index(encoder) for name, encoder in encoders.items()}
@@ -45,9 +50,13 @@ class FusionModel(nn.Module):
         features = {}
         for i, name in enumerate(self.modalities):
             value = inputs[name]
-            features[name] = (
-                value if isinstance(value, Features) else _encode_present(self.encoder(name), value, present[:, i])
-            )
+            if isinstance(value, Features):
+                features[name] = value
+                continue
+            encoder = self.encoder(name)
+            with autocast(present.device, self.precision if encoder.backbone is not None else "float32"):
+                encoded = _encode_present(encoder, value, present[:, i])
+            features[name] = Features(encoded.tokens.float(), encoded.mask, encoded.pooled.float())
         return features
 
     def train(self, mode: bool = True) -> FusionModel:

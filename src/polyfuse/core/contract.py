@@ -100,6 +100,10 @@ class Head(nn.Module, ABC):
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss over the batch, a scalar."""
 
+    def truth(self, target: Tensor) -> Tensor:
+        """Return an encoded target in the unit of `scores`, for metrics."""
+        return target
+
     @abstractmethod
     def scores(self, output: Tensor) -> Tensor:
         """Return what metrics read: probabilities (batch, classes), or values in the target's own unit (batch,)."""
@@ -118,6 +122,8 @@ class Tuning(ABC):
 
     #: True when nothing moves, so that the encoder's Features can be computed once and kept.
     frozen: ClassVar[bool] = False
+    #: Learning rate of the backbone; None where that of the training holds.
+    learning_rate: float | None = None
 
     @abstractmethod
     def apply(self, encoder: Encoder) -> None:

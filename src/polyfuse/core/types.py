@@ -6,10 +6,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Tensors: TypeAlias = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A decoded recording.
+
+    Attributes:
+        samples: (samples,) float32, mono, in [-1, 1].
+        rate: samples a second.
+    """
+
+    samples: NDArray[np.float32]
+    rate: int
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from polyfuse.fusion.aligned import AlignedFusion
 
 
 class GatedFusion(AlignedFusion):
-    """Weights that depend on the row: g = softmax(G [h_1; …; h_k]) over the present modalities, y = norm Σ g_i tanh(V_i h_i).
+    """Weights that depend on the row: y = norm Σ g_i tanh(V_i h_i), g = softmax(G [h_1; …; h_k]) over what is present.
 
     The gated multimodal unit (Arevalo et al. 2017) for any number of modalities. An absent modality has weight 0
-    exactly; where all are absent, the weights are equal. Cost: k·dim² + k²·dim multiplications a row.
+    exactly; where all are absent, the weights are those of their learned tokens. Cost: k·dim² + k²·dim
+    multiplications a row.
 
     Args:
         dims: width of each modality's Features, by name.

@@ -17,7 +17,9 @@ from polyfuse.data.schema import Target
 
 
 class ClassificationHead(Head):
-    """Cross-entropy over the labels: L = -Σ_c w_y q_c log softmax(W y + b)_c / Σ w_y, q = (1-ε) onehot + ε/C.
+    """Cross-entropy over the labels.
+
+    L = -Σ_rows Σ_c w_c q_c log softmax(W y + b)_c / Σ_rows w_label, with q = (1-ε) onehot + ε/C.
 
     Args:
         dim: width of the fused features.

@@ -18,7 +18,9 @@ from polyfuse.data.schema import Target
 
 
 class MultilabelHead(Head):
-    """Binary cross-entropy for each label: L = -mean_l [w_l t_l log σ(z_l) + (1-t_l) log(1-σ(z_l))], t smoothed to [ε/2, 1-ε/2].
+    """Binary cross-entropy for each label.
+
+    L = -mean_l [w_l t_l log σ(z_l) + (1-t_l) log(1-σ(z_l))], with z = W y + b and t smoothed to [ε/2, 1-ε/2].
 
     Args:
         dim: width of the fused features.

@@ -21,8 +21,8 @@ class RegressionHead(Head):
     Args:
         dim: width of the fused features.
         target: mean and standard deviation of the training rows.
-        objective: "squared" (z - ẑ)², "absolute" |z - ẑ|, or "huber": squared up to 1 standard deviation, absolute beyond
-            (Huber 1964).
+        objective: "squared" (z - ẑ)², "absolute" |z - ẑ|, or "huber": squared up to 1 standard deviation, absolute
+            beyond (Huber 1964).
         dropout: share of the fused features that is zeroed in training.
     """
 
@@ -54,6 +54,10 @@ class RegressionHead(Head):
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """output, target: standardised (batch,)."""
         return self._loss(output, target)
+
+    def truth(self, target: Tensor) -> Tensor:
+        """Return answers in the target's unit (batch,) float64."""
+        return self.scores(target)
 
     def scores(self, output: Tensor) -> Tensor:
         """Return predictions in the target's unit (batch,) float64."""

@@ -11,7 +11,7 @@ from polyfuse.core.options import Count, Rate, Share
 
 
 class LoraTuning(Tuning):
-    """Low-rank adapters in the backbone's linear layers: W x + (alpha / rank)·B A x, only A and B move (Hu et al. 2022).
+    """Low-rank adapters in the backbone's linear layers: W x + (alpha / rank)·B A x; A and B move (Hu et al. 2022).
 
     Args:
         rank: rank of B A.
