@@ -1,0 +1,171 @@
+"""Batches: rows in, prepared tensors or Features out, ready for the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from polyfuse.core.contract import Encoder
+from polyfuse.core.progress import Progress, Silent
+from polyfuse.core.types import Batch, Features, Tensors
+
+if TYPE_CHECKING:
+    from polyfuse.data.rows import Rows
+
+#: Prepared tensors of one modality are kept in memory up to this size; above, they are prepared again in each epoch.
+MEMORY = 1 << 30
+CHUNK = 256
+
+
+class Source(Protocol):
+    """Gives the inputs of one modality for any rows of a table."""
+
+    def batch(self, rows: Sequence[int]) -> Features | Tensors:
+        """Return Features, or prepared tensors, batch first."""
+
+
+class LazySource:
+    """Prepares values when they are asked for."""
+
+    def __init__(self, encoder: Encoder, rows: Rows, modality: str) -> None:
+        self._encoder, self._rows, self._modality = encoder, rows, modality
+
+    def batch(self, rows: Sequence[int]) -> Tensors:
+        """Return prepared tensors."""
+        return self._encoder.prepare([self._rows.value(self._modality, row) for row in rows])
+
+
+class PreparedSource:
+    """Prepared tensors of all rows, in memory."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        self._tensors = tensors
+
+    def batch(self, rows: Sequence[int]) -> Tensors:
+        """Return prepared tensors."""
+        return pick(self._tensors, torch.as_tensor(rows))
+
+
+class Batches(Dataset[Batch]):
+    """Rows of a table as batches of any of them.
+
+    Args:
+        sources: for each modality of the model, in order, where its inputs come from.
+        present: (table's rows, modalities) bool.
+        target: (table's rows, …), as the head's `encode` gives it.
+        rows: those of the table's rows that are meant.
+    """
+
+    def __init__(
+        self, sources: Mapping[str, Source], present: Tensor, target: Tensor, rows: NDArray[np.integer[Any]]
+    ) -> None:
+        self.sources, self._present, self._target, self._rows = dict(sources), present, target, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, positions: Sequence[int]) -> Batch:
+        rows = self._rows[np.asarray(positions)].tolist()
+        inputs = {name: source.batch(rows) for name, source in self.sources.items()}
+        return Batch(inputs, self._present[rows], self._target[rows])
+
+    def loader(self, order: Sequence[Sequence[int]]) -> Iterator[Batch]:
+        """Yield a batch for each group of rows; workers prepare them where preparing takes place in each epoch."""
+        lazy = any(isinstance(source, LazySource) for source in self.sources.values())
+        workers = min(2, len(order)) if lazy and len(order) > 8 else 0
+        # The generator keeps the loader from drawing a seed out of the global one: the same run draws the same numbers.
+        yield from DataLoader(
+            self,
+            batch_size=None,
+            sampler=order,
+            num_workers=workers,
+            generator=torch.Generator().manual_seed(0),
+            collate_fn=None,
+        )
+
+
+def in_memory(
+    encoder: Encoder, rows: Rows, modality: str, *, memory: int = MEMORY, progress: Progress | None = None
+) -> Source:
+    """Prepare all values of a modality once where they fit in memory, else return a source that prepares each time.
+
+    Args:
+        encoder: prepares.
+        rows: whose values.
+        modality: which of them.
+        memory: limit in bytes.
+        progress: shows how far it is.
+    """
+    lazy = LazySource(encoder, rows, modality)
+    first = lazy.batch(range(min(16, len(rows))))
+    size = sum(value.element_size() * value[0].numel() for value in first.values()) * len(rows)
+    if size > memory:
+        return lazy
+    parts = []
+    with (progress or Silent()).bar(f"Preparing {modality}", len(rows)) as bar:
+        for start in range(0, len(rows), CHUNK):
+            chunk = range(start, min(start + CHUNK, len(rows)))
+            parts.append(lazy.batch(chunk))
+            bar.advance(len(chunk))
+    return PreparedSource(join(parts))
+
+
+def by_length(inputs: Mapping[str, Tensors], rows: int, size: int) -> list[Tensor]:
+    """Return the positions of some rows in groups of rows of like length, so that little is padded.
+
+    Args:
+        inputs: prepared tensors of each modality.
+        rows: how many rows they have.
+        size: of a group.
+    """
+    lengths = torch.zeros(rows, dtype=torch.long)
+    for tensors in inputs.values():
+        if "mask" in tensors:
+            lengths += tensors["mask"].flatten(1).sum(1)
+    return list(lengths.argsort(stable=True).split(size))
+
+
+def pick(tensors: Tensors, rows: Tensor) -> Tensors:
+    """Return some rows of prepared tensors, trimmed."""
+    return trim({key: value[rows] for key, value in tensors.items()})
+
+
+def trim(tensors: Tensors) -> Tensors:
+    """Cut the padding that every row of a batch has in common."""
+    mask = tensors.get("mask")
+    if mask is None or mask.ndim != 2 or mask.shape[0] == 0:
+        return tensors
+    longest = max(1, int(mask.any(0).nonzero().max()) + 1) if bool(mask.any()) else 1
+    if longest == mask.shape[1]:
+        return tensors
+    return {key: value[:, :longest] if _ragged(value, mask) else value for key, value in tensors.items()}
+
+
+def join(parts: Sequence[Tensors]) -> Tensors:
+    """Concatenate prepared batches, padded on the right to the longest."""
+    if len(parts) == 1:
+        return parts[0]
+    if "mask" not in parts[0]:
+        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+    longest = max(part["mask"].shape[1] for part in parts)
+    joined = {}
+    for key in parts[0]:
+        ragged = all(_ragged(part[key], part["mask"]) for part in parts)
+        joined[key] = torch.cat([_pad(part[key], longest) if ragged else part[key] for part in parts])
+    return joined
+
+
+def _ragged(value: Tensor, mask: Tensor) -> bool:
+    return value.ndim >= 2 and value.shape[1] == mask.shape[1]
+
+
+def _pad(value: Tensor, length: int) -> Tensor:
+    padded = value.new_zeros(value.shape[0], length, *value.shape[2:])
+    padded[:, : value.shape[1]] = value
+    return padded

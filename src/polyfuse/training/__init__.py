@@ -1,0 +1,1 @@
+"""The training loop, the feature cache, checkpoints, tracking."""

@@ -1,0 +1,284 @@
+"""The feature cache: each distinct value goes through a frozen encoder once, ever.
+
+A shard is a safetensors file of some values' Features, named by the hash of its own content: a shard is whole or not
+there, and a damaged one is seen. It lies in a folder named by all that the Features depend on beside the value, so
+another checkpoint or another preparation never meets them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from polyfuse.core.compute import Precision, autocast
+from polyfuse.core.contract import Encoder
+from polyfuse.core.errors import InputError
+from polyfuse.core.progress import Progress, Silent
+from polyfuse.core.types import Features
+from polyfuse.core.weights import weights_digest
+from polyfuse.data.batches import by_length, pick
+
+if TYPE_CHECKING:
+    from polyfuse.data.rows import Rows
+
+_FORMAT = 1
+_WINDOW = 256  # values prepared together, then sorted by length
+_BATCH = 32
+_SHARD_BYTES = 64 << 20
+_ORPHAN_SECONDS = 3600  # a temporary file older than this was left by a process that was killed
+
+Shard: TypeAlias = dict[str, Tensor]  # digests (n, 16) uint8, ends (n,) int64, tokens (Σ, dim), pooled (n, dim)
+
+
+def default_folder() -> Path:
+    """Return where Features are kept: POLYFUSE_CACHE, else polyfuse/features in the user's cache folder."""
+    given = os.environ.get("POLYFUSE_CACHE")
+    if given:
+        return Path(given).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "polyfuse" / "features"
+
+
+def default_limit() -> int:
+    """Return the size limit in bytes: POLYFUSE_CACHE_GB, else 20 GB.
+
+    Raises:
+        InputError: POLYFUSE_CACHE_GB is not a positive number.
+    """
+    given = os.environ.get("POLYFUSE_CACHE_GB", "20")
+    try:
+        gigabytes = float(given)
+    except ValueError:
+        gigabytes = -1.0
+    if not gigabytes > 0:
+        raise InputError(f"POLYFUSE_CACHE_GB={given!r}: the cache's size limit is a positive number of gigabytes")
+    return int(gigabytes * 1e9)
+
+
+class CachedSource:
+    """Features of a table's rows, read from shards that are mapped into memory.
+
+    Args:
+        shards: opened shards.
+        places: for each row (shard, position in it); None where the modality is absent.
+        dim: width.
+        tokens: whether a batch carries all tokens, or only the pooled vector as its one token.
+    """
+
+    def __init__(
+        self, shards: Sequence[Shard], places: Sequence[tuple[int, int] | None], dim: int, *, tokens: bool
+    ) -> None:
+        self._shards, self._places, self._tokens = shards, places, tokens
+        self.pooled = torch.zeros(len(places), dim)
+        for number, shard in enumerate(shards):
+            here = [(row, place[1]) for row, place in enumerate(places) if place is not None and place[0] == number]
+            if here:
+                to, at = torch.tensor(here).T
+                self.pooled[to] = shard["pooled"][at]
+
+    def batch(self, rows: Sequence[int]) -> Features:
+        """Return Features; those of an absent value are zero."""
+        pooled = self.pooled[torch.as_tensor(rows)]
+        if not self._tokens:
+            return Features.of_pooled(pooled)
+        found = [self._tokens_of(int(row)) for row in rows]
+        longest = max(1, max(len(tokens) for tokens in found))
+        tokens = torch.zeros(len(found), longest, pooled.shape[1])
+        mask = torch.zeros(len(found), longest, dtype=torch.bool)
+        for i, some in enumerate(found):
+            tokens[i, : len(some)] = some
+            mask[i, : len(some)] = True
+        return Features(tokens, mask, pooled)
+
+    def _tokens_of(self, row: int) -> Tensor:
+        place = self._places[row]
+        if place is None:
+            return self.pooled[:0]
+        shard, position = self._shards[place[0]], place[1]
+        start = int(shard["ends"][position - 1]) if position else 0
+        return shard["tokens"][start : int(shard["ends"][position])]
+
+
+class FeatureCache:
+    """Features on disk.
+
+    Args:
+        folder: where they lie.
+        limit: size in bytes above which the shards unused for longest are removed.
+    """
+
+    def __init__(self, folder: Path | None = None, limit: int | None = None) -> None:
+        self.folder = folder or default_folder()
+        self.limit = default_limit() if limit is None else limit
+
+    def source(
+        self,
+        encoder: Encoder,
+        rows: Rows,
+        modality: str,
+        *,
+        tokens: bool,
+        device: torch.device,
+        precision: Precision,
+        progress: Progress | None = None,
+    ) -> CachedSource:
+        """Return the Features of a modality's values, encoding those that are not there yet.
+
+        Args:
+            encoder: a frozen encoder.
+            rows: whose values.
+            modality: which of them.
+            tokens: whether batches are to carry all tokens.
+            device: where the encoder runs.
+            precision: how precisely it runs.
+            progress: shows how far it is.
+        """
+        folder = self.folder / encoder_key(encoder, precision)
+        folder.mkdir(parents=True, exist_ok=True)
+        digests = [rows.digest(modality, row) for row in range(len(rows))]
+        first = {digest: row for row, digest in reversed(list(enumerate(digests))) if digest is not None}
+        shards: list[Shard] = []
+        found: dict[bytes, tuple[int, int]] = {}
+        used = set()
+        for path in sorted(folder.glob("*.safetensors")):
+            shard = _read(path, set(first))
+            if shard is not None:
+                _index(shard, len(shards), found)
+                shards.append(shard)
+                used.add(path)
+        missing = [row for digest, row in first.items() if digest not in found]
+        for path, shard in _encode(encoder, rows, modality, missing, folder, device, precision, progress or Silent()):
+            _index(shard, len(shards), found)
+            shards.append(shard)
+            used.add(path)
+        self._evict(used)
+        places = [None if digest is None else found[digest] for digest in digests]
+        return CachedSource(shards, places, encoder.dim, tokens=tokens)
+
+    def size(self) -> int:
+        """Return the bytes in use."""
+        return sum(path.stat().st_size for path in self.folder.glob("*/*.safetensors"))
+
+    def _evict(self, used: set[Path]) -> None:
+        """Remove the shards unused for longest until the limit holds; those just used go last."""
+        for orphan in self.folder.glob("*/.*.tmp"):
+            if time.time() - orphan.stat().st_mtime > _ORPHAN_SECONDS:
+                orphan.unlink(missing_ok=True)
+        shards = [(path in used, path.stat().st_mtime, path) for path in self.folder.glob("*/*.safetensors")]
+        size = sum(path.stat().st_size for *_, path in shards)
+        for *_, path in sorted(shards):
+            if size <= self.limit:
+                break
+            size -= path.stat().st_size
+            path.unlink(missing_ok=True)
+
+
+def encoder_key(encoder: Encoder, precision: Precision) -> str:
+    """Hash all that Features depend on beside the value: class, preparation, precision and every weight."""
+    kind = type(encoder)
+    about = [
+        _FORMAT,
+        kind.__module__,
+        kind.__qualname__,
+        encoder.preparation(),
+        precision,
+        weights_digest(encoder.state_dict()),
+    ]
+    return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _read(path: Path, wanted: set[bytes]) -> Shard | None:
+    """Map a shard if it holds a wanted value; a damaged one is removed."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            digests = file.get_tensor("digests")
+            if wanted.isdisjoint(_rows_of(digests)):
+                return None
+            if _checksum(path) == path.stem:
+                os.utime(path)
+                return {key: file.get_tensor(key) for key in ("digests", "ends", "tokens", "pooled")}
+    except (SafetensorError, OSError):
+        pass
+    path.unlink(missing_ok=True)
+    return None
+
+
+def _index(shard: Shard, number: int, found: dict[bytes, tuple[int, int]]) -> None:
+    for position, digest in enumerate(_rows_of(shard["digests"])):
+        found[digest] = (number, position)
+
+
+def _rows_of(digests: Tensor) -> list[bytes]:
+    return [row.tobytes() for row in digests.numpy()]
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _encode(
+    encoder: Encoder,
+    rows: Rows,
+    modality: str,
+    missing: list[int],
+    folder: Path,
+    device: torch.device,
+    precision: Precision,
+    progress: Progress,
+) -> Iterator[tuple[Path, Shard]]:
+    """Yield (path, shard) for the missing rows, each shard written as soon as it is full."""
+    if not missing:
+        return
+    with progress.bar(f"Encoding {modality}", len(missing)) as bar:
+        encoder.to(device).eval()
+        digests: list[bytes] = []
+        parts: list[Features] = []
+        for start in range(0, len(missing), _WINDOW):
+            window = missing[start : start + _WINDOW]
+            values = [rows.value(modality, row) for row in window]
+            prepared = encoder.prepare(values)
+            for batch in by_length({modality: prepared}, len(window), _BATCH):
+                tensors = pick(prepared, batch)
+                with torch.inference_mode(), autocast(device, precision):
+                    features: Features = encoder(**{key: tensor.to(device) for key, tensor in tensors.items()})
+                parts.append(features.to("cpu"))
+                digests.extend(rows.digest(modality, window[i]) or b"" for i in batch.tolist())
+                bar.advance(len(batch))
+            if sum(part.mask.sum() for part in parts) * encoder.dim * 2 >= _SHARD_BYTES:
+                yield _write(folder, digests, parts)
+                digests, parts = [], []
+        if parts:
+            yield _write(folder, digests, parts)
+
+
+def _write(folder: Path, digests: list[bytes], parts: Sequence[Features]) -> tuple[Path, Shard]:
+    tokens = torch.cat([part.tokens[part.mask].float() for part in parts])
+    # Half precision halves the disk and keeps 11 bits; values beyond its range stay whole.
+    if tokens.numel() == 0 or tokens.abs().max() < 6e4:
+        tokens = tokens.half()
+    shard = {
+        "digests": torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.uint8).view(len(digests), -1),
+        "ends": torch.cat([part.mask.sum(1) for part in parts]).cumsum(0),
+        "tokens": tokens,
+        "pooled": torch.cat([part.pooled.float() for part in parts]),
+    }
+    temporary = folder / f".{uuid.uuid4().hex}.tmp"
+    try:
+        save_file(shard, temporary)
+        path = folder / f"{_checksum(temporary)}.safetensors"
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path, shard

@@ -1,0 +1,295 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from polyfuse.core.errors import PolyfuseError
+from polyfuse.core.progress import Bar, Progress, Silent
+from polyfuse.core.types import Tensors
+from polyfuse.data.batches import Batches
+from polyfuse.metrics import METRICS
+from polyfuse.model import FusionModel
+from polyfuse.training.checkpoints import (
+    Checkpoint,
+    Checkpoints,
+    optimizer_state,
+    random_states,
+    set_optimizer_state,
+    set_random_states,
+)
+from polyfuse.training.optimization import make_optimizer, schedule, trained_parameters
+from polyfuse.training.settings import TrainingSettings
+
+Reason = Literal["all epochs done", "no better for a while", "time limit", "interrupted", "diverged"]
+Log = Callable[[dict[str, float], int], None]
+_VALIDATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training went.
+
+    Attributes:
+        metric: what decided which weights were kept.
+        value: its value at them, on the validation rows.
+        epoch: after which they stood, from 1; 0 when training ended before the first epoch did.
+        history: the figures of each epoch.
+        reason: why it ended.
+    """
+
+    metric: str
+    value: float
+    epoch: int
+    history: list[dict[str, float]]
+    reason: Reason
+
+
+@dataclass
+class _State:
+    """Where a run is: all that a checkpoint keeps beside tensors."""
+
+    epoch: int = 0
+    batch: int = 0
+    updates: int = 0
+    loss: float = 0.0
+    best: float = math.nan
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains a model and leaves the weights in it that were best on the validation rows.
+
+    Args:
+        model: on the CPU or the accelerator's device.
+        training: rows to learn from.
+        validation: rows that decide which weights are kept.
+        settings: how.
+        accelerator: device, and processes.
+        rates: learning rates of modules that have their own.
+        checkpoints: where a run is kept, to go on from; None keeps nothing.
+        log: takes the figures of an epoch, and the number of updates so far.
+        progress: shows how far it is.
+        deadline: time.monotonic() at which training ends.
+    """
+
+    def __init__(
+        self,
+        model: FusionModel,
+        training: Batches,
+        validation: Batches,
+        settings: TrainingSettings,
+        accelerator: Accelerator,
+        *,
+        rates: Mapping[nn.Module, float] | None = None,
+        checkpoints: Checkpoints | None = None,
+        log: Log | None = None,
+        progress: Progress | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        self.training, self.validation, self.settings, self.accelerator = training, validation, settings, accelerator
+        self.model = model.to(accelerator.device)
+        self.metric = METRICS[settings.metric or model.head.metrics[0]]
+        self._checkpoints, self._log, self._progress = checkpoints, log, progress or Silent()
+        self._deadline = deadline
+        self._optimizer = make_optimizer(model, rates or {}, settings)
+        for group in self._optimizer.param_groups:
+            group["base"] = group["lr"]
+        self._batches = math.ceil(len(training) / settings.batch_size)
+        self._updates_per_epoch = math.ceil(self._batches / settings.accumulate)
+        self._state, self._best = _State(), Tensors()
+        self._interrupted = False
+
+    def run(self, *, resume: bool = False) -> Outcome:
+        """Train.
+
+        Args:
+            resume: go on from the checkpoint, if there is one.
+
+        Raises:
+            PolyfuseError: the loss is no longer a number, and no weights have been kept yet.
+        """
+        if resume:
+            self._restore()
+        state = self._state
+        total = self.settings.epochs * self._updates_per_epoch
+        with _interruptible(self._interrupt), self._progress.bar("Training", total) as bar:
+            bar.advance(state.updates)
+            reason = self._epochs(bar)
+        if not self._best and reason != "diverged":
+            self._validate()
+        if not self._best:
+            raise PolyfuseError(
+                f"the loss is not a number in epoch {state.epoch + 1}: lower training.learning_rate"
+                f" ({self.settings.learning_rate:g}), or a tuning's own"
+            )
+        _load(self.model, self._best)
+        return Outcome(self.metric.name, state.best, state.best_epoch, state.history, reason)
+
+    def _epochs(self, bar: Bar) -> Reason:
+        state = self._state
+        while state.epoch < self.settings.epochs:
+            if state.epoch - state.best_epoch >= self.settings.patience:
+                return "no better for a while"
+            reason = self._epoch(bar)
+            if reason is not None:
+                return reason
+            figures = self._validate()
+            state.epoch, state.batch = state.epoch + 1, 0
+            state.history.append({"epoch": state.epoch, "loss": state.loss / len(self.training), **figures})
+            state.loss = 0.0
+            if self._log is not None:
+                self._log(state.history[-1], state.updates)
+            bar.advance(0, self._note())
+            self._checkpoint()
+        return "all epochs done"
+
+    def _epoch(self, bar: Bar) -> Reason | None:
+        """Go through the rest of the current epoch; return a reason to end before it is over."""
+        state, settings = self._state, self.settings
+        order = self._order(state.epoch)
+        self.model.train()
+        for rows, batch in zip(order[state.batch :], self.training.loader(order[state.batch :]), strict=True):
+            batch = batch.to(self.accelerator.device)
+            assert batch.target is not None
+            output = self.model(batch.inputs, _hide(batch.present, settings.modality_dropout))
+            loss = self.model.head.loss(output, batch.target)
+            if not torch.isfinite(loss):
+                return "diverged"
+            self.accelerator.backward(loss / settings.accumulate)
+            state.batch += 1
+            state.loss += float(loss.detach()) * len(rows)
+            if state.batch % settings.accumulate == 0 or state.batch == len(order):
+                self._update()
+                bar.advance(1, self._note())
+                if self._interrupted:
+                    return "interrupted"
+                if self._deadline is not None and time.monotonic() > self._deadline:
+                    return "time limit"
+                if state.updates % settings.checkpoint_every == 0 and state.batch < len(order):
+                    self._checkpoint()
+        return None
+
+    def _order(self, epoch: int) -> list[list[int]]:
+        """Return the rows of each batch of an epoch: the same for the same seed, all batches of nearly one size."""
+        shuffled = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self.training))
+        return [part.tolist() for part in np.array_split(shuffled, self._batches)]
+
+    def _update(self) -> None:
+        factor = schedule(self._state.updates, self.settings.epochs * self._updates_per_epoch, self.settings)
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["base"] * factor
+        self.accelerator.clip_grad_norm_(trained_parameters(self.model), self.settings.clip)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._state.updates += 1
+
+    def _validate(self) -> dict[str, float]:
+        """Measure, and keep the weights if they are the best so far."""
+        y_true, y_score, loss = self._predict_validation()
+        value = self.metric.function(y_true, y_score)
+        state = self._state
+        sign = 1.0 if self.metric.greater_is_better else -1.0
+        better = math.isnan(state.best) or sign * value > sign * state.best
+        # A metric such as accuracy has many ties on few rows; the loss breaks them.
+        if better or not self._best or (value == state.best and loss < state.best_loss):
+            state.best, state.best_loss, state.best_epoch = value, loss, state.epoch + 1
+            self._best = {name: tensor.detach().clone() for name, tensor in _moving(self.model).items()}
+        return {"validation_loss": loss, f"validation_{self.metric.name}": value}
+
+    @torch.inference_mode()
+    def _predict_validation(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], float]:
+        self.model.eval()
+        head = self.model.head
+        rows = np.arange(len(self.validation))
+        order = [part.tolist() for part in np.array_split(rows, math.ceil(len(rows) / _VALIDATION_BATCH))]
+        truths, scores, loss = [], [], 0.0
+        for batch in self.validation.loader(order):
+            batch = batch.to(self.accelerator.device)
+            assert batch.target is not None
+            output = self.model(batch.inputs, batch.present)
+            loss += float(head.loss(output, batch.target)) * len(batch.present)
+            truths.append(head.truth(batch.target).cpu())
+            scores.append(head.scores(output).cpu())
+        return torch.cat(truths).numpy(), torch.cat(scores).numpy(), loss / len(rows)
+
+    def _note(self) -> str:
+        """Say where the run is, in a few words."""
+        state = self._state
+        epoch = f"epoch {min(state.epoch + 1, self.settings.epochs)}/{self.settings.epochs}"
+        return epoch if math.isnan(state.best) else f"{epoch}, best {self.metric.name} {state.best:.4g}"
+
+    def _interrupt(self) -> None:
+        self._interrupted = True
+
+    def _checkpoint(self) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.save(
+                Checkpoint(
+                    _moving(self.model),
+                    self._best,
+                    optimizer_state(self._optimizer),
+                    random_states(),
+                    dict(vars(self._state)),
+                )
+            )
+
+    def _restore(self) -> None:
+        checkpoint = self._checkpoints.load() if self._checkpoints is not None else None
+        if checkpoint is None:
+            return
+        _load(self.model, checkpoint.weights)
+        set_optimizer_state(self._optimizer, checkpoint.optimizer)
+        set_random_states(checkpoint.random)
+        self._best = checkpoint.best
+        self._state = _State(**checkpoint.progress)
+
+
+def _hide(present: Tensor, rate: float) -> Tensor:
+    """Hide a share of the present modalities, but never the last one of a row."""
+    if rate == 0:
+        return present
+    kept = present & (torch.rand(present.shape) >= rate).to(present.device)
+    return torch.where(kept.any(1, keepdim=True), kept, present)
+
+
+def _moving(model: nn.Module) -> Tensors:
+    """Return the weights that are trained, and the buffers."""
+    fixed = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in fixed}
+
+
+def _load(model: nn.Module, weights: Tensors) -> None:
+    model.load_state_dict(weights, strict=False)
+
+
+@contextmanager
+def _interruptible(interrupt: Callable[[], None]) -> Iterator[None]:
+    """Turn the first Ctrl-C into a call; the second one is a KeyboardInterrupt again."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        interrupt()
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

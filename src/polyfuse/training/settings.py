@@ -1,0 +1,73 @@
+"""What a user may set about training."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from polyfuse.core.options import Count, Rate, Share
+from polyfuse.data.schema import Strict
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+Tracker = Literal["tensorboard", "wandb", "mlflow"]
+
+
+def seconds(value: object) -> object:
+    """Turn "90s", "5m", "1.5h" or "2d" into seconds; leave anything else to be checked as a number.
+
+    >>> seconds("1.5h")
+    5400.0
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*", value) if isinstance(value, str) else None
+    return float(match[1]) * _UNITS[match[2]] if match else value
+
+
+Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
+
+
+class TrainingSettings(Strict):
+    """How the model is trained.
+
+    Attributes:
+        epochs: passes over the training rows, at most.
+        batch_size: rows of one forward pass.
+        accumulate: forward passes of one update.
+        optimizer: "adamw": θ ← θ − η m̂/(√v̂+ε) − ηλθ (Loshchilov & Hutter 2019), or "sgd" with momentum 0.9 and the
+            same decoupled decay.
+        learning_rate: η of all weights that start at random; a tuning has its own for a pretrained backbone.
+        weight_decay: λ, of matrices; vectors (biases, norms, absent tokens) do not decay.
+        warmup: share of all updates in which the learning rate rises from 0.
+        schedule: how it goes on: "cosine" to 0, or "constant".
+        clip: the gradient is scaled down to this norm.
+        modality_dropout: share of the present modalities hidden in each training row, so that the model learns to do
+            without; one always stays (Neverova et al. 2016).
+        metric: what decides which weights are kept, one of the head's metrics; its first one when left out.
+        patience: epochs without a better metric after which training stops.
+        precision: of the arithmetic: "bf16" is autocast; "auto" takes it where a pretrained backbone runs on hardware
+            that has it.
+        seed: of everything random.
+        time_limit: seconds for the whole fit, or "90s", "5m", "1h"; the best weights so far come out when it ends.
+        checkpoint_every: updates between two checkpoints; one is also written after each epoch.
+        trackers: where curves go.
+    """
+
+    epochs: Count = 20
+    batch_size: Count = 64
+    accumulate: Count = 1
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: Rate = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.01
+    warmup: Share = 0.1
+    schedule: Literal["cosine", "constant"] = "cosine"
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    modality_dropout: Share = 0.1
+    metric: str | None = None
+    patience: Count = 5
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    time_limit: Duration | None = None
+    checkpoint_every: Count = 500
+    trackers: tuple[Tracker, ...] = ("tensorboard",)
