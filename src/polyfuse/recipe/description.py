@@ -1,0 +1,205 @@
+"""What a recipe says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from polyfuse.core.errors import RecipeError, nearest
+from polyfuse.data.schema import Schema, Strict, Task
+from polyfuse.encoders import ENCODERS, default_encoder
+from polyfuse.heads import HEADS
+from polyfuse.training.settings import TrainingSettings
+
+# What an encoder reads alike from any column; of numbers and categories each column has its own statistics.
+_MEDIA = frozenset({"text", "image", "audio"})
+
+ColumnChoice = Literal["text", "image", "audio", "number", "category", "datetime", "embedding", "ignore"]
+
+
+class Component(BaseModel):
+    """A component by name, with what the user set on it: `attention`, or `{name: attention, heads: 8}`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the user set."""
+        return dict(self.model_extra or {})
+
+    def as_data(self) -> str | dict[str, Any]:
+        """Return the shortest form."""
+        return {"name": self.name, **self.options} if self.options else self.name
+
+
+class Modality(Strict):
+    """One input of the model.
+
+    Attributes:
+        columns: that feed it.
+        encoder: F_i; the default for the columns' types when left out.
+        share: another modality whose encoder, weights and all, reads this one too.
+    """
+
+    columns: list[str] = Field(min_length=1)
+    encoder: Component | None = None
+    share: str | None = None
+
+    def as_data(self) -> dict[str, Any]:
+        """Return JSON values, what is not set left out."""
+        data: dict[str, Any] = {"columns": self.columns}
+        if self.encoder is not None:
+            data["encoder"] = self.encoder.as_data()
+        if self.share is not None:
+            data["share"] = self.share
+        return data
+
+
+class DataSettings(Strict):
+    """How the table is read and split.
+
+    Attributes:
+        validation_share: share of the training rows kept aside to decide which weights are kept.
+        group: a column whose values are never on both sides of a split, e.g. a patient; it feeds no modality.
+        on_bad_row: what happens to a row with something unreadable: "raise" reports all of them, "skip" leaves the
+            rows out, "absent" takes the cells for missing.
+        media_root: the folder that relative paths in cells start from; the table's own folder when left out.
+    """
+
+    validation_share: float = Field(0.15, gt=0, lt=1)
+    group: str | None = None
+    on_bad_row: Literal["raise", "skip", "absent"] = "raise"
+    media_root: str | None = None
+
+
+class Recipe(Strict):
+    """The whole description of a model and its training.
+
+    Attributes:
+        target: the column that is asked for.
+        task: what is asked of it; inferred when left out, as everything below.
+        columns: type of a column, where the inferred one is not wanted; "ignore" leaves it out.
+        modalities: inputs of the model, by name.
+        fusion: M_O.
+        head: the task's head with its options, or another head.
+        tuning: which weights of an encoder move, by modality; or one for all.
+        data: how the table is read and split.
+        training: how the model is trained.
+    """
+
+    target: str
+    task: Task | None = None
+    columns: dict[str, ColumnChoice] = Field(default_factory=dict)
+    modalities: dict[str, Modality] | None = None
+    fusion: Component = Component(name="deep")
+    head: Component | None = None
+    tuning: Component | dict[str, Component] = Field(default_factory=dict)
+    data: DataSettings = DataSettings()
+    training: TrainingSettings = TrainingSettings()
+
+    def as_data(self) -> dict[str, Any]:
+        """Return JSON values, components in their shortest form, what is not set left out."""
+        given: dict[str, Any] = {
+            "target": self.target,
+            "task": self.task,
+            "columns": dict(self.columns),
+            "modalities": {name: modality.as_data() for name, modality in (self.modalities or {}).items()},
+            "fusion": self.fusion.as_data(),
+            "head": self.head.as_data() if self.head else None,
+            "tuning": _tuning_data(self.tuning),
+            "data": self.data.model_dump(mode="json", exclude_none=True),
+            "training": self.training.model_dump(mode="json", exclude_none=True),
+        }
+        return {key: value for key, value in given.items() if value not in (None, {})}
+
+    def to_yaml(self) -> str:
+        """Return YAML to edit."""
+        return yaml.safe_dump(self.as_data(), sort_keys=False, allow_unicode=True, width=110)
+
+    def completed(self, schema: Schema) -> Recipe:
+        """Return the recipe with everything filled in that follows from a table's schema.
+
+        Raises:
+            RecipeError: an encoder cannot read its columns, or the recipe names a modality that is not there.
+        """
+        given = self.modalities or {}
+        modalities = {}
+        for name, columns in schema.modalities.items():
+            known = given.get(name) or Modality(columns=columns)
+            encoder = known.encoder
+            if encoder is None and known.share is None:
+                encoder = Component(name=default_encoder({column.type for column in schema.of(name)}))
+            modalities[name] = Modality(columns=columns, encoder=encoder, share=known.share)
+        encoders = {name: encoder_of(name, modalities) for name in modalities}
+        for name, encoder in encoders.items():
+            _check_reads(name, encoder, schema)
+        own = {name: encoder for name, encoder in encoders.items() if not modalities[name].share}
+        for name in self.tuning if isinstance(self.tuning, dict) else {}:
+            if name not in own:
+                raise RecipeError(f"tuning.{name}: there is no such modality with an encoder; {nearest(name, own)}")
+        head = self.head or Component(name=schema.target.task)
+        answered = HEADS[head.name].task
+        if answered != schema.target.task:
+            raise RecipeError(
+                f"head: {head.name!r} answers {answered}, and the task is {schema.target.task}; leave head out, or set"
+                " task"
+            )
+        tuning = {name: self._tuning_of(name, encoder) for name, encoder in own.items()}
+        filled = {"task": schema.target.task, "modalities": modalities, "tuning": tuning, "head": head}
+        return self.model_copy(update=filled)
+
+    def _tuning_of(self, modality: str, encoder: Component) -> Component:
+        if isinstance(self.tuning, Component):
+            return self.tuning
+        pretrained = "checkpoint" in ENCODERS.options(encoder.name)
+        return self.tuning.get(modality) or Component(name="frozen" if pretrained else "full")
+
+
+def encoder_of(name: str, modalities: Mapping[str, Modality]) -> Component:
+    """Return a modality's own encoder, or the one it shares.
+
+    Raises:
+        RecipeError: it shares with a modality that has none of its own.
+    """
+    modality = modalities[name]
+    if modality.share is None:
+        assert modality.encoder is not None
+        return modality.encoder
+    owner = modalities.get(modality.share)
+    if owner is not None and owner.encoder is not None and not ENCODERS[owner.encoder.name].reads <= _MEDIA:
+        raise RecipeError(
+            f"modalities.{name}.share: the encoder {owner.encoder.name!r} is made for the columns of {modality.share!r}"
+            " and reads no others; give this modality an encoder of its own"
+        )
+    if owner is None or owner.encoder is None:
+        hint = nearest(modality.share, [other for other, known in modalities.items() if known.encoder])
+        raise RecipeError(
+            f"modalities.{name}.share: {modality.share!r} is no modality with an encoder of its own; {hint}"
+        )
+    return owner.encoder
+
+
+def _tuning_data(tuning: Component | Mapping[str, Component]) -> Any:
+    if isinstance(tuning, Component):
+        return tuning.as_data()
+    return {name: component.as_data() for name, component in tuning.items()}
+
+
+def _check_reads(name: str, encoder: Component, schema: Schema) -> None:
+    reads = ENCODERS[encoder.name].reads
+    wrong = [f"{column.name} ({column.type})" for column in schema.of(name) if column.type not in reads]
+    if wrong:
+        raise RecipeError(
+            f"modalities.{name}: the encoder {encoder.name!r} reads {', '.join(sorted(reads))}, not {', '.join(wrong)};"
+            " choose another encoder, or set the column's type under columns"
+        )
