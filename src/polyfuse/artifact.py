@@ -1,0 +1,295 @@
+"""The artifact: a saved folder, written whole or not at all, and read without running anything that is in it.
+
+artifact.json            format, versions, and the size of every other file
+recipe.yaml              the completed recipe
+schema.json              what is known of the table
+metrics.json             how training went, and the report on the validation rows
+weights.safetensors      every weight but those of pretrained backbones
+encoders/<i>/backbone/   the i-th modality's pretrained model, in transformers' own format
+encoders/<i>/adapter/    what its tuning added, in peft's own format
+logs/                    curves, as the trackers wrote them
+README.md                the card
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from polyfuse.core.compute import default_device
+from polyfuse.core.errors import ArtifactError, InputError
+from polyfuse.core.files import whole_folder
+from polyfuse.core.types import Tensors
+from polyfuse.core.version import __version__
+from polyfuse.core.weights import base_weights, weights_digest
+from polyfuse.data.schema import Schema
+from polyfuse.model import FusionModel
+from polyfuse.recipe import Built, Recipe, build, read_recipe
+
+FORMAT = 1
+_MANIFEST = "artifact.json"
+_MAX_TEXT = 64 << 20  # bytes of a JSON or YAML file
+_PACKAGES = ("torch", "transformers", "peft", "safetensors", "numpy", "pandas")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a saved folder holds.
+
+    Attributes:
+        recipe: completed.
+        schema: of the training table.
+        built: model and tunings.
+        metrics: JSON values: "training" and "validation".
+    """
+
+    recipe: Recipe
+    schema: Schema
+    built: Built
+    metrics: dict[str, Any]
+
+
+def check_free(folder: Path, *, overwrite: bool) -> None:
+    """Check that an artifact may be written to a folder; nothing but an artifact is ever replaced.
+
+    Raises:
+        InputError: something else stands there, or an artifact that is not to be replaced.
+    """
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; an artifact is a folder: choose another name")
+    ancestor = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
+        raise InputError(f"{folder} cannot be written: {ancestor} is not a folder that you may write to")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / _MANIFEST).is_file():
+        raise InputError(f"{folder} holds something that is not a Polyfuse artifact; choose another folder")
+    if not overwrite:
+        raise InputError(f"{folder} holds an artifact; choose another folder, or allow to overwrite it")
+
+
+def write(
+    folder: Path, artifact: Artifact, *, standalone: bool = True, overwrite: bool = False, logs: Path | None = None
+) -> None:
+    """Write an artifact, whole or not at all.
+
+    Args:
+        folder: where to.
+        artifact: what.
+        standalone: keep the weights of unchanged backbones inside; without, they are named and read from where they
+            came from, and must be the same then.
+        overwrite: replace an artifact that stands there.
+        logs: a folder with curves, to be kept inside.
+
+    Raises:
+        InputError: the folder is taken.
+    """
+    check_free(folder, overwrite=overwrite)
+    with whole_folder(folder) as new:
+        outside = _write_encoders(new, artifact, standalone)
+        save_file(_own_weights(artifact.built.model), new / "weights.safetensors")
+        (new / "recipe.yaml").write_text(artifact.recipe.to_yaml(), encoding="utf-8")
+        _write_json(new / "schema.json", artifact.schema.as_json())
+        _write_json(new / "metrics.json", artifact.metrics)
+        (new / "README.md").write_text(_card(artifact), encoding="utf-8")
+        if logs is not None and logs.is_dir():
+            shutil.copytree(logs, new / "logs")
+        files = {path.relative_to(new).as_posix(): path.stat().st_size for path in new.rglob("*") if path.is_file()}
+        manifest = {
+            "format": FORMAT,
+            "polyfuse": __version__,
+            "python": platform.python_version(),
+            "packages": _versions(),
+            "standalone": standalone,
+            "backbones_outside": outside,
+            "files": dict(sorted(files.items())),
+        }
+        _write_json(new / _MANIFEST, manifest)
+
+
+def read(folder: Path) -> Artifact:
+    """Read an artifact.
+
+    Raises:
+        ArtifactError: it is missing, damaged, or of a format that this version cannot read.
+    """
+    manifest = _manifest(folder)
+    try:
+        recipe = read_recipe(folder / "recipe.yaml")
+        schema = Schema.model_validate(_read_json(folder / "schema.json"))
+        metrics = _read_json(folder / "metrics.json")
+        built = build(recipe, schema, default_device(), stored=folder / "encoders")
+        _load_weights(built.model, load_file(folder / "weights.safetensors"), folder)
+    except (ValidationError, SafetensorError, OSError, AssertionError, KeyError) as error:
+        raise ArtifactError(f"{folder} is damaged ({error}); save it again, or restore it from a copy") from error
+    names = list(recipe.modalities or {})
+    for i, known in manifest["backbones_outside"].items():
+        backbone = built.model.encoder(names[int(i)]).backbone
+        if backbone is None or weights_digest(base_weights(backbone)) != known:
+            raise ArtifactError(
+                f"{folder}: the backbone of {names[int(i)]!r} is no longer the one it was trained with; fetch the one"
+                " of then, or train again"
+            )
+    return Artifact(recipe, schema, built, metrics)
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Return what an artifact says of itself, as JSON values, without loading its weights.
+
+    Raises:
+        ArtifactError: it is missing, damaged, or of a format that this version cannot read.
+    """
+    manifest = _manifest(folder)
+    return {
+        "versions": {key: manifest[key] for key in ("polyfuse", "python", "packages")},
+        "bytes": sum(manifest["files"].values()),
+        "recipe": read_recipe(folder / "recipe.yaml").as_data(),
+        "metrics": _read_json(folder / "metrics.json"),
+    }
+
+
+def _write_encoders(folder: Path, artifact: Artifact, standalone: bool) -> dict[str, str]:
+    """Write backbones and adapters; return the hashes of the backbones that stay outside, by modality number."""
+    outside = {}
+    for i, name in enumerate(artifact.recipe.modalities or {}):
+        tuning = artifact.built.tunings.get(name)
+        encoder = artifact.built.model.encoder(name)
+        if tuning is None or encoder.backbone is None:
+            continue
+        place = folder / "encoders" / str(i)
+        adapter = place / "adapter"
+        adapter.mkdir(parents=True)
+        adapted = tuning.save(encoder, adapter)
+        if not adapted:
+            adapter.rmdir()
+        if standalone or not (tuning.frozen or adapted):
+            (place / "backbone").mkdir()
+            encoder.save_backbone(place / "backbone")
+        else:
+            outside[str(i)] = weights_digest(base_weights(encoder.backbone))
+    return outside
+
+
+def _own_weights(model: FusionModel) -> Tensors:
+    """Return the weights that do not stand in a backbone's own folder."""
+    inside = tuple(f"encoders.{i}.backbone." for i in range(len(model.encoders)))
+    return {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in model.state_dict().items()
+        if not name.startswith(inside)
+    }
+
+
+def _load_weights(model: FusionModel, weights: Tensors, folder: Path) -> None:
+    expected = {name: tensor.shape for name, tensor in _own_weights(model).items()}
+    given = {name: tensor.shape for name, tensor in weights.items()}
+    if expected != given:
+        wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+        raise ArtifactError(f"{folder}: weights.safetensors does not fit the recipe, e.g. in {wrong[0]!r}")
+    model.load_state_dict(weights, strict=False)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest and check format and sizes."""
+    path = folder / _MANIFEST
+    if not path.is_file():
+        raise ArtifactError(
+            f"{folder} is no Polyfuse artifact: it has no {_MANIFEST}; give a folder that  fit  or  save  wrote"
+        )
+    manifest = _read_json(path)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise ArtifactError(f"{path} is damaged: it names no format")
+    if manifest["format"] > FORMAT:
+        raise ArtifactError(
+            f"{folder} has format {manifest['format']}, written by Polyfuse {manifest.get('polyfuse')}; this version"
+            f" ({__version__}) reads up to {FORMAT}: upgrade with  pip install -U polyfuse"
+        )
+    for name, size in manifest["files"].items():
+        file = folder / name
+        if not file.resolve().is_relative_to(folder.resolve()):
+            raise ArtifactError(f"{folder} is damaged: {name!r} leads out of it")
+        found = file.stat().st_size if file.is_file() else None
+        if found != size:
+            told = "is missing" if found is None else f"has {found:,} bytes instead of {size:,}"
+            raise ArtifactError(f"{folder} is damaged: {name} {told}; restore it from a copy")
+    return manifest
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        if path.stat().st_size > _MAX_TEXT:
+            raise ArtifactError(f"{path} has more than {_MAX_TEXT:,} bytes; that is no file of an artifact")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} is damaged: {error}") from error
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _card(artifact: Artifact) -> str:
+    """Return the card: what the model is, how good, and how to use it."""
+    recipe, target, training = artifact.recipe, artifact.schema.target, artifact.metrics["training"]
+    lines = [
+        f"# {_plain(target.name)}: {target.task} with Polyfuse {__version__}",
+        "",
+        f"Predicts `{_plain(target.name)}` from {len(artifact.schema.modalities)} modalities, fused by"
+        f" `{recipe.fusion.name}`. Trained on {training['rows']:,} rows for {training['seconds']:.0f} s; ended:"
+        f" {training['reason']}.",
+        "",
+        "| modality | columns | encoder | tuning |",
+        "| --- | --- | --- | --- |",
+    ]
+    assert isinstance(recipe.tuning, dict)
+    for name, modality in (recipe.modalities or {}).items():
+        encoder = modality.encoder.name if modality.encoder else f"that of {_plain(modality.share or '')}"
+        columns = ", ".join(map(_plain, modality.columns))
+        lines.append(f"| {_plain(name)} | {columns} | {encoder} | {recipe.tuning[modality.share or name].name} |")
+    report = artifact.metrics["validation"]
+    lines += ["", f"On {report['rows']:,} validation rows (they also chose the weights, so expect a little less):", ""]
+    lines += ["| metric | value | 95 % interval |", "| --- | --- | --- |"]
+    for name, found in report["metrics"].items():
+        lines.append(f"| {name} | {_figure(found['value'])} | {_figure(found['low'])} to {_figure(found['high'])} |")
+    lines += [
+        "",
+        "```python",
+        "import polyfuse as pf",
+        "",
+        'predictor = pf.load("this folder")',
+        'predictor.predict("rows.csv")',
+        "```",
+        "",
+        "Not made for other tables than those like the training table; columns and types stand in `schema.json`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """Make a name from the data harmless in Markdown."""
+    return "".join(c if c.isprintable() and c not in "|`<>[]*\\" else " " for c in text)
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"

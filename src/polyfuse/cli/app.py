@@ -1,0 +1,217 @@
+"""The commands and their options. What they need is imported inside, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from polyfuse.core.version import __version__
+
+app = typer.Typer(
+    name="polyfuse",
+    help="From a table of text, images, audio and numbers to a trained, measured, saved model.\n\n"
+    "Begin with  [bold]polyfuse demo[/bold],  then"
+    "  [bold]polyfuse fit train.csv --target COLUMN --out runs/mine[/bold].",
+    epilog="Exit codes: 0 done, 1 the work failed, 2 the call or its input is wrong. Results go to standard output,"
+    " progress and messages to standard error.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=False,
+)
+
+Run = Annotated[Path, typer.Argument(help="An artifact: the folder that [bold]fit[/bold] wrote.", show_default=False)]
+Rows = Annotated[
+    Path,
+    typer.Argument(help="CSV, TSV, JSON Lines, Parquet, or a saved datasets folder.", show_default=False),
+]
+TargetColumn = Annotated[
+    str | None, typer.Option("--target", "-t", help="The column to predict; may stand in the recipe instead.")
+]
+RecipeFile = Annotated[
+    Path | None, typer.Option("--recipe", "-r", help="A recipe (YAML); what it leaves out is inferred.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", "-s", help="Set a key of the recipe, e.g. fusion=attention, training.epochs=5.", metavar="KEY=VALUE"
+    ),
+]
+Without = Annotated[
+    list[str] | None, typer.Option("--without", help="Take a modality away; may be repeated.", metavar="MODALITY")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"polyfuse {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def fit(
+    train: Rows,
+    target: TargetColumn = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to save the artifact.")] = Path("runs/latest"),
+    recipe: RecipeFile = None,
+    settings: Settings = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="Rows that decide which weights are kept; split off TRAIN when left out.")
+    ] = None,
+    time_limit: Annotated[str | None, typer.Option(help="For the whole fit: 90s, 5m, 1h.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run left at OUT.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model on a table and save it.
+
+    Column types, encoders, fusion, tuning and task are inferred and shown before training starts; [bold]polyfuse
+    recipe[/bold] prints them to edit. Ctrl-C stops and keeps the best weights so far.
+
+    Example:  polyfuse fit train.csv --target price --out runs/price --set fusion=attention
+    """
+    from polyfuse.cli import show
+
+    predictor = _predictor(target, recipe, settings, time_limit)
+    plan = predictor.plan(train)
+    show.plan(plan)
+    predictor.fit(plan.table, validation=validation, out=out, resume=resume, overwrite=overwrite, progress=True)
+    show.fitted(predictor, out, as_json=as_json)
+
+
+@app.command()
+def predict(
+    run: Run,
+    rows: Rows,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where to: .csv, .tsv, .jsonl or .parquet; else CSV is printed.")
+    ] = None,
+    proba: Annotated[bool, typer.Option("--proba", help="Add the probability of each class.")] = False,
+    without: Without = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer each row of a table.
+
+    Example:  polyfuse predict runs/price test.csv --out predictions.csv
+    """
+    from polyfuse.cli import show
+    from polyfuse.predictor import load
+
+    show.check_writable(out)
+    answers = load(run).answer(rows, without=without or (), progress=True)
+    show.answers(answers, out, proba=proba, as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    rows: Rows,
+    html: Annotated[Path | None, typer.Option(help="Also write the report as one page.")] = None,
+    without: Without = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model on rows whose answers are known.
+
+    Example:  polyfuse evaluate runs/price test.csv --html report.html
+    """
+    from polyfuse.predictor import load
+
+    report = load(run).evaluate(rows, without=without or (), progress=True)
+    if html is not None:
+        report.to_html(html)
+        typer.echo(f"wrote {html}", err=True)
+    typer.echo(report.to_json() if as_json else str(report))
+
+
+@app.command()
+def recipe(
+    train: Rows,
+    target: TargetColumn = None,
+    recipe: RecipeFile = None,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the recipe that [bold]fit[/bold] would follow, to edit and give back with --recipe.
+
+    Example:  polyfuse recipe train.csv --target price > recipe.yaml
+    """
+    from polyfuse.cli import show
+
+    plan = _predictor(target, recipe, settings, None).plan(train)
+    show.left_out(plan.schema)
+    if as_json:
+        typer.echo(json.dumps(plan.recipe.as_data(), indent=1, ensure_ascii=False))
+    else:
+        typer.echo("# Every option of every component:  polyfuse info")
+        typer.echo(plan.recipe.to_yaml(), nl=False)
+
+
+@app.command()
+def info(
+    run: Annotated[
+        Path | None, typer.Argument(help="An artifact, to tell about it instead.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell about the installation: versions, device, every component with its options. Or about one artifact.
+
+    Example:  polyfuse info runs/price
+    """
+    from polyfuse.cli import show
+
+    if run is None:
+        show.installation(as_json=as_json)
+    else:
+        show.artifact(run, as_json=as_json)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to save the artifact.")] = Path("runs/keypad"),
+    as_json: AsJson = False,
+) -> None:
+    """Do the whole job on data that comes with the installation.
+
+    The keypad table: each row is a key press, with a picture of the digit, the tone of the key, a note by somebody who
+    saw it, and a few figures; parts are covered, noisy, misspelt or missing. Each modality is tried alone, then all of
+    them with each fusion; at the end, what happens when one is taken away. Needs no network and no file.
+    """
+    from polyfuse.cli.demo import run_demo
+
+    run_demo(out, as_json=as_json)
+
+
+def _predictor(target: str | None, recipe: Path | None, settings: list[str] | None, time_limit: str | None) -> Any:
+    from polyfuse.predictor import Predictor
+
+    chosen = dict(map(_setting, settings or []))
+    if time_limit is not None:
+        chosen["training.time_limit"] = time_limit
+    return Predictor(target, recipe=recipe, **chosen)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """Split KEY=VALUE; the value is YAML."""
+    import yaml
+
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise typer.BadParameter(f"--set {text!r}: write KEY=VALUE, e.g. fusion=attention")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise typer.BadParameter(f"--set {text!r}: the value is not YAML: {' '.join(str(error).split())}") from error

@@ -1,0 +1,176 @@
+"""What the commands print: results on standard output, messages on standard error."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from polyfuse.core.errors import InputError
+from polyfuse.core.files import whole_file
+from polyfuse.core.version import __version__
+from polyfuse.data.schema import Schema
+from polyfuse.fitting import Plan
+from polyfuse.predictor import Answers, Predictor
+
+_PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "pandas", "scikit-learn", "pydantic")
+_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+def messages() -> Console:
+    """Return the console of messages."""
+    return Console(file=sys.stderr, highlight=False)
+
+
+def plan(plan: Plan) -> None:
+    """Show what a fit will do."""
+    console, recipe, schema = messages(), plan.recipe, plan.schema
+    assert isinstance(recipe.tuning, dict)
+    target = schema.target
+    detail = f"{len(target.levels)} labels" if target.levels else f"mean {target.mean:.4g}, std {target.std:.4g}"
+    console.print(f"[bold]{escape(target.name)}[/bold]: {target.task} ({detail}), {len(plan.table.frame):,} rows")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("modality", "columns (type)", "encoder", "tuning"):
+        table.add_column(heading, overflow="fold")
+    for name, modality in (recipe.modalities or {}).items():
+        columns = ", ".join(f"{column.name} ({column.type})" for column in schema.of(name))
+        encoder = str(modality.encoder.as_data()) if modality.encoder else f"that of {modality.share}"
+        tuning = str(recipe.tuning[modality.share or name].as_data())
+        table.add_row(*map(escape, (name, columns, encoder, tuning)))
+    console.print(table)
+    console.print(f"fusion: {escape(str(recipe.fusion.as_data()))}")
+    left_out(schema)
+
+
+def left_out(schema: Schema) -> None:
+    """Show which columns are not used, and why; and how others were read."""
+    console = messages()
+    for name, reason in schema.left_out.items():
+        console.print(f"[dim]not used: {escape(name)} ({escape(reason)})[/dim]")
+    for note in schema.notes:
+        console.print(f"[dim]note: {escape(note)}[/dim]")
+
+
+def fitted(predictor: Predictor, out: Path, *, as_json: bool) -> None:
+    """Show how a fit went, and what to do next."""
+    training = predictor.metrics["training"]
+    if as_json:
+        typer.echo(json.dumps({"run": str(out), **predictor.metrics}, indent=1, ensure_ascii=False))
+        return
+    from polyfuse.evaluation.report import Report
+
+    typer.echo(str(Report.from_json(json.dumps(predictor.metrics["validation"]))))
+    console = messages()
+    console.print(
+        f"{training['rows']:,} rows in {training['seconds']:.1f} s, best after epoch {training['epoch']}:"
+        f" {training['reason']}. The rows above chose the weights: measure on others."
+    )
+    console.print(f"saved [bold]{escape(str(out))}[/bold]; next:")
+    console.print(f"  polyfuse evaluate {escape(str(out))} test.csv")
+    console.print(f"  polyfuse predict {escape(str(out))} test.csv --out predictions.csv")
+
+
+def check_writable(out: Path | None) -> None:
+    """Check where predictions are to go, before the work.
+
+    Raises:
+        InputError: the ending is unknown, or the folder is missing.
+    """
+    if out is None:
+        return
+    if out.suffix not in _ENDINGS:
+        raise InputError(f"--out {out}: the ending must be one of {', '.join(_ENDINGS)}")
+    if out.is_dir() or not out.absolute().parent.is_dir() or not os.access(out.absolute().parent, os.W_OK):
+        raise InputError(f"--out {out}: no file can be written there")
+
+
+def answers(answers: Answers, out: Path | None, *, proba: bool, as_json: bool) -> None:
+    """Print predictions, or write them to a file."""
+    frame = answers.labels.to_frame()
+    if proba:
+        frame = frame.join(answers.scores.add_prefix("p:"))
+    frame["nothing_present"] = answers.nothing_present
+    if out is not None:
+        with whole_file(out) as temporary:
+            _write(frame, temporary, out.suffix)
+        messages().print(f"wrote {len(frame):,} rows to {escape(str(out))}")
+    if as_json:
+        typer.echo(json.dumps({"rows": len(frame), "predictions": json.loads(frame.to_json(orient="records"))}))
+    elif out is None:
+        typer.echo(frame.to_csv(index=False), nl=False)
+
+
+def _write(frame: Any, path: Path, ending: str) -> None:
+    if ending == ".parquet":
+        frame.to_parquet(path, index=False)
+    elif ending == ".jsonl":
+        frame.to_json(path, orient="records", lines=True, force_ascii=False)
+    else:
+        frame.to_csv(path, index=False, sep="\t" if ending == ".tsv" else ",")
+
+
+def installation(*, as_json: bool) -> None:
+    """Show versions, device, and every component with its options."""
+    from polyfuse.core.compute import default_device, has_bf16
+    from polyfuse.recipe.reading import FAMILIES
+
+    device = default_device()
+    versions = {name: _version(name) for name in _PACKAGES}
+    about = {"polyfuse": __version__, "python": platform.python_version(), **versions}
+    computing = {"device": str(device), "cores": os.cpu_count(), "bf16": has_bf16(device)}
+    families = {
+        family: {name: _component(registry, name) for name in registry} for family, registry in FAMILIES.items()
+    }
+    if as_json:
+        typer.echo(json.dumps({"versions": about, "compute": computing, "components": families}, indent=1))
+        return
+    console = Console(highlight=False)
+    console.print(", ".join(f"{name} {found}" for name, found in about.items()))
+    console.print(", ".join(f"{name} {found}" for name, found in computing.items()))
+    for family, components in families.items():
+        console.print(f"\n[bold]{family}[/bold]")
+        for name, found in components.items():
+            console.print(f"  [bold]{name}[/bold]: {escape(found['about'])}")
+            options = ", ".join(f"{option}={value}" for option, value in found["options"].items())
+            if options:
+                console.print(f"      {escape(options)}", style="dim")
+
+
+def artifact(run: Path, *, as_json: bool) -> None:
+    """Show what stands in an artifact."""
+    from polyfuse.artifact import summary
+
+    about = summary(run)
+    if as_json:
+        typer.echo(json.dumps(about, indent=1, ensure_ascii=False))
+    else:
+        from rich.markdown import Markdown
+
+        Console().print(Markdown((run / "README.md").read_text(encoding="utf-8")))
+
+
+def _component(registry: Any, name: str) -> dict[str, Any]:
+    options = registry.options(name)
+    about = (inspect.getdoc(registry[name]) or "").partition("\n")[0]
+    return {"about": about, "options": {option: _plain(parameter.default) for option, parameter in options.items()}}
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,357 @@
+"""The face: fit, predict, evaluate, save, load."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from polyfuse import artifact
+from polyfuse.core.compute import default_device
+from polyfuse.core.errors import InputError, PolyfuseError, nearest
+from polyfuse.core.progress import Progress
+from polyfuse.data.reading import Table, read_table
+from polyfuse.data.rows import Rows, read_rows
+from polyfuse.data.schema import Schema
+from polyfuse.inference import run, score
+from polyfuse.progress import make_progress
+from polyfuse.recipe import Built, Recipe, read_recipe, updated
+
+if TYPE_CHECKING:
+    from polyfuse.evaluation.report import Report
+    from polyfuse.fitting import Plan
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of some rows.
+
+    Attributes:
+        labels: the answers, index kept; named as the target.
+        scores: probabilities, a column for each class or label; of a regression, the values themselves.
+        nothing_present: rows in which no modality was present: they have the training prior.
+    """
+
+    labels: pd.Series
+    scores: pd.DataFrame
+    nothing_present: pd.Series
+
+
+class Predictor:
+    """A model of one column of a table.
+
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"x": range(200), "y": [i // 100 for i in range(200)]})
+    >>> predictor = Predictor("y", training={"epochs": 5}).fit(table, progress=False)
+    >>> predictor.predict({"x": 199}).tolist()
+    [1]
+
+    Args:
+        target: the column that is asked for; may stand in the recipe instead.
+        recipe: a YAML file, a mapping or a Recipe; everything that it leaves out is inferred from the table.
+        settings: any of the recipe's keys, e.g. `fusion="attention"`, `tuning={"text": "lora"}`,
+            `training={"epochs": 5}`; they go before the recipe.
+
+    Raises:
+        RecipeError: with everything that is wrong in the recipe.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+        **settings: Any,
+    ) -> None:
+        if target is None and recipe is None:
+            raise InputError("target is missing: name the column that is asked for, e.g.  Predictor(target='price')")
+        if recipe is None:
+            recipe = {"target": target}
+        elif isinstance(recipe, Mapping) and target is not None:
+            recipe = {"target": target, **recipe}
+        given = read_recipe(recipe)
+        if target is not None:
+            settings = {"target": target, **settings}
+        self.recipe = updated(given, settings) if settings else given
+        self._schema: Schema | None = None
+        self._built: Built | None = None
+        self._metrics: dict[str, Any] = {}
+        self._logs: Path | None = None
+
+    @property
+    def schema(self) -> Schema:
+        """What is known of the training table."""
+        self._need_model()
+        assert self._schema is not None
+        return self._schema
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """How the training went, and the report on the validation rows, as JSON values."""
+        self._need_model()
+        return self._metrics
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The FusionModel."""
+        return self._need_model().model
+
+    def plan(self, data: Any) -> Plan:
+        """Return what `fit` will do with a table: columns, types, encoders, fusion, tuning, task.
+
+        Raises:
+            InputError: the recipe and the table do not go together.
+        """
+        from polyfuse.fitting import make_plan
+
+        return make_plan(self.recipe, self._read(data))
+
+    def fit(
+        self,
+        data: Any,
+        *,
+        validation: Any = None,
+        out: str | Path | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+        progress: bool | Progress | None = None,
+    ) -> Predictor:
+        """Train on a table, and keep the weights that are best on validation rows.
+
+        Ctrl-C ends the training and keeps the best weights so far.
+
+        Args:
+            data: a path (CSV, TSV, JSON Lines, Parquet, a saved datasets folder), a DataFrame, a datasets.Dataset.
+            validation: rows that decide which weights are kept; split off `data` when left out.
+            out: where to save the artifact. Checkpoints and curves stand in `<out>.training` until it is done.
+            resume: go on from the checkpoint there, if there is one.
+            overwrite: replace an artifact at `out`, or an unfinished run beside it.
+            progress: whether bars are shown; where someone is looking, when left out.
+
+        Raises:
+            DataError: with every problem found in the table.
+            InputError: something else in the call is wrong.
+        """
+        from polyfuse.fitting import fit, make_plan
+
+        folder = Path(out) if out is not None else None
+        work = _begin(folder, resume=resume, overwrite=overwrite) if folder is not None else None
+        plan = make_plan(self.recipe, self._read(data))
+        held_out = self._read(validation) if validation is not None else None
+        fitted = fit(plan, validation=held_out, work=work, resume=resume, progress=make_progress(progress))
+        self.recipe, self._schema, self._built = plan.recipe, plan.schema, fitted.built
+        outcome = fitted.outcome
+        self._metrics = {
+            "training": {
+                "rows": len(fitted.rows),
+                "skipped_rows": len(fitted.rows.skipped),
+                "seconds": round(fitted.seconds, 3),
+                "metric": outcome.metric,
+                "best": outcome.value,
+                "epoch": outcome.epoch,
+                "reason": outcome.reason,
+                "history": outcome.history,
+            },
+            "validation": json.loads(self._report(fitted.validation).to_json()),
+        }
+        if folder is not None and work is not None:
+            self._logs = work / "logs"
+            self.save(folder, overwrite=overwrite)
+            shutil.rmtree(work, ignore_errors=True)
+            self._logs = folder / "logs"
+        return self
+
+    def predict(
+        self, data: Any, *, without: Collection[str] = (), progress: bool | Progress | None = None
+    ) -> pd.Series:
+        """Return the answer of each row, index and order kept.
+
+        Columns that the model does not know are ignored; missing ones make their modality absent, with a warning. A row
+        in which nothing is present gets the training prior, with a warning.
+
+        Args:
+            data: as for `fit`; a dict is one row.
+            without: modalities that are taken away.
+            progress: whether a bar is shown.
+        """
+        return self.answer(data, without=without, progress=progress).labels
+
+    def predict_proba(
+        self, data: Any, *, without: Collection[str] = (), progress: bool | Progress | None = None
+    ) -> pd.DataFrame:
+        """Return the probability of each class (a column each) in each row, index and order kept.
+
+        Raises:
+            InputError: the task is a regression.
+        """
+        if self.schema.target.task == "regression":
+            raise InputError("a regression has no probabilities; use  predict")
+        return self.answer(data, without=without, progress=progress).scores
+
+    def answer(self, data: Any, *, without: Collection[str] = (), progress: bool | Progress | None = None) -> Answers:
+        """Return labels, scores, and which rows had nothing present; see `predict`."""
+        built = self._need_model()
+        self._check_modalities(without)
+        shown = make_progress(progress)
+        rows = self._rows_to_answer(data)
+        scores, present = score(built.model, rows, self._device, without=without, progress=shown)
+        nothing = pd.Series((~present.any(1)).numpy(), index=rows.index, name="nothing_present")
+        if nothing.any():
+            named = nothing.index[nothing].tolist()
+            warnings.warn(
+                f"{len(named)} rows have no modality and get the training prior: {named[:8]}", UserWarning, stacklevel=3
+            )
+        target = self.schema.target
+        labels = pd.Series(built.model.head.decode(scores), index=rows.index, name=target.name)
+        columns = pd.Index(target.levels, dtype=object) if target.levels else pd.Index([target.name])
+        values = scores.numpy().reshape(len(rows), len(columns))
+        return Answers(labels, pd.DataFrame(values, index=rows.index, columns=columns), nothing)
+
+    def fusion_weights(self, data: Any, *, progress: bool | Progress | None = None) -> pd.DataFrame:
+        """Return how much each modality (a column each) counted in each row, of a fusion that weighs them, e.g. gated.
+
+        Raises:
+            InputError: the fusion has no weights.
+        """
+        built = self._need_model()
+        weigh = getattr(built.model.fusion, "weights", None)
+        if weigh is None:
+            raise InputError(f"the fusion {self.recipe.fusion.name!r} has no weights to read; fit with  fusion='gated'")
+        names = list(built.model.modalities)
+        rows = self._rows_to_answer(data)
+        weights, _ = run(
+            built.model, rows, self._device, weigh, torch.zeros(len(names)), progress=make_progress(progress)
+        )
+        return pd.DataFrame(weights.numpy(), index=rows.index, columns=names)
+
+    def evaluate(self, data: Any, *, without: Collection[str] = (), progress: bool | Progress | None = None) -> Report:
+        """Measure the model on rows whose answers are known.
+
+        Args:
+            data: as for `fit`; with the target's column.
+            without: modalities that are taken away.
+            progress: whether bars are shown.
+
+        Raises:
+            DataError: with every problem found in the table, e.g. labels that the model does not know.
+        """
+        self._need_model()
+        self._check_modalities(without)
+        table = self._read(data)
+        self._warn_missing(table)
+        shown = make_progress(progress)
+        rows = read_rows(
+            table, self.schema, training=False, answers=True, on_bad_row=self.recipe.data.on_bad_row, progress=shown
+        )
+        return self._report(rows, without=without, progress=shown)
+
+    def save(self, folder: str | Path, *, standalone: bool = True, overwrite: bool = False) -> Path:
+        """Write the artifact, whole or not at all, and return its folder.
+
+        Args:
+            folder: where to.
+            standalone: keep the weights of unchanged backbones inside.
+            overwrite: replace an artifact that stands there.
+
+        Raises:
+            InputError: the folder is taken.
+        """
+        built = self._need_model()
+        saved = artifact.Artifact(self.recipe, self.schema, built, self._metrics)
+        artifact.write(Path(folder), saved, standalone=standalone, overwrite=overwrite, logs=self._logs)
+        return Path(folder)
+
+    @property
+    def _device(self) -> torch.device:
+        return default_device()
+
+    def _need_model(self) -> Built:
+        if self._built is None:
+            raise PolyfuseError("this predictor has no model yet: call  fit  first, or  polyfuse.load  a saved one")
+        return self._built
+
+    def _read(self, data: Any) -> Table:
+        return read_table(data, media_root=self.recipe.data.media_root)
+
+    def _rows_to_answer(self, data: Any) -> Rows:
+        """Read rows to be predicted: none is left out, so that each gets its answer."""
+        table = self._read(data)
+        self._warn_missing(table)
+        lenient: Literal["raise", "absent"] = "raise" if self.recipe.data.on_bad_row == "raise" else "absent"
+        return read_rows(table, self.schema, training=False, on_bad_row=lenient)
+
+    def _report(self, rows: Rows, *, without: Collection[str] = (), progress: Progress | None = None) -> Report:
+        from polyfuse.evaluation import evaluate
+        from polyfuse.fitting import cached_sources
+        from polyfuse.training.cache import FeatureCache
+
+        built, shown = self._need_model(), make_progress(False if progress is None else progress)
+        head = built.model.head
+        sources = cached_sources(built, rows, FeatureCache(), self._device, shown)
+        scores, present = score(built.model, rows, self._device, without=without, sources=sources, progress=shown)
+        truth: NDArray[Any] = head.truth(head.encode(rows.answers)).numpy()
+        return evaluate(
+            truth,
+            scores.numpy(),
+            head.prior().cpu().numpy(),
+            self.schema.target,
+            head.metrics,
+            present=dict(zip(built.model.modalities, np.asarray(present.float().mean(0)).tolist(), strict=True)),
+        )
+
+    def _check_modalities(self, names: Collection[str]) -> None:
+        known = list(self.schema.modalities)
+        for name in names:
+            if name not in known:
+                raise InputError(f"without: there is no modality {name!r}; {nearest(name, known)}")
+
+    def _warn_missing(self, table: Table) -> None:
+        missing = [column.name for column in self.schema.columns if column.name not in table.frame.columns]
+        if missing:
+            warnings.warn(
+                f"{table.name} lacks the columns {', '.join(map(repr, missing))}: they are taken as absent",
+                UserWarning,
+                stacklevel=4,
+            )
+
+
+def load(folder: str | Path) -> Predictor:
+    """Read a saved predictor. Nothing that stands in the folder is run, and no network is needed.
+
+    Raises:
+        ArtifactError: the folder is missing, damaged, or of a newer format.
+    """
+    saved = artifact.read(Path(folder))
+    predictor = Predictor(recipe=saved.recipe)
+    predictor.recipe, predictor._schema = saved.recipe, saved.schema
+    predictor._built, predictor._metrics = saved.built, saved.metrics
+    saved.built.model.to(predictor._device).eval()
+    logs = Path(folder) / "logs"
+    predictor._logs = logs if logs.is_dir() else None
+    return predictor
+
+
+def _begin(folder: Path, *, resume: bool, overwrite: bool) -> Path:
+    """Check that an artifact may be written, and return the folder of the run beside it.
+
+    Raises:
+        InputError: the place is taken, or an unfinished run is there and nothing was said of it.
+    """
+    from polyfuse.training.checkpoints import FILE
+
+    artifact.check_free(folder, overwrite=overwrite)
+    work = folder.with_name(f"{folder.name}.training")
+    if (work / FILE).is_file() and not resume:
+        if not overwrite:
+            raise InputError(f"an unfinished run is in {work}: go on with resume, or begin anew with overwrite")
+        shutil.rmtree(work)
+    return work

@@ -1,0 +1,54 @@
+"""Progress bars in a terminal or a notebook."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from polyfuse.core.progress import Bar, Progress, Silent
+
+
+class RichProgress:
+    """Bars on standard error, so that standard output stays clean."""
+
+    @contextmanager
+    def bar(self, what: str, total: float | None = None) -> Iterator[Bar]:
+        """Show one bar; it stays when it is done, with the time that it took."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Shown
+
+        columns = (
+            TextColumn("{task.description:<18}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Shown(*columns, console=Console(file=sys.stderr)) as shown:
+            task = shown.add_task(what, total=total, note="")
+            yield _RichBar(shown, task)
+
+
+class _RichBar:
+    def __init__(self, shown, task) -> None:  # type: ignore[no-untyped-def]
+        self._shown, self._task = shown, task
+
+    def advance(self, steps: float = 1, note: str = "") -> None:
+        """Say that some steps are done."""
+        self._shown.update(self._task, advance=steps, **({"note": note} if note else {}))
+
+
+def make_progress(wanted: bool | Progress | None) -> Progress:
+    """Return bars: as wanted, or, when that is None, where standard error is a terminal or a notebook runs.
+
+    Args:
+        wanted: True, False, None, or something that shows progress itself.
+    """
+    if wanted is None:
+        wanted = sys.stderr.isatty() or "ipykernel" in sys.modules
+    if isinstance(wanted, bool):
+        return RichProgress() if wanted else Silent()
+    return wanted
