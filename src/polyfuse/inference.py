@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ class AbsentSource:
     def __init__(self, dim: int) -> None:
         self._dim = dim
 
-    def batch(self, rows: list[int]) -> Features:
+    def batch(self, rows: Sequence[int]) -> Features:
         """Return Features that mean nothing."""
         return Features.of_pooled(torch.zeros(len(rows), self._dim))
 

@@ -92,10 +92,9 @@ def _without(best: Tried, modality: str, test: pd.DataFrame) -> Tried:
 
 def _portable(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table with images as PNG and recordings as WAV, so that a file can hold it."""
-    copy = table.copy()
-    copy["image"] = [None if cell is None else {"bytes": _png(cell), "path": None} for cell in table["image"]]
-    copy["audio"] = [None if cell is None else {"bytes": _wav(*cell), "path": None} for cell in table["audio"]]
-    return copy
+    images = [None if cell is None else {"bytes": _png(cell), "path": None} for cell in table["image"]]
+    sounds = [None if cell is None else {"bytes": _wav(*cell), "path": None} for cell in table["audio"]]
+    return table.assign(image=pd.Series(images, table.index), audio=pd.Series(sounds, table.index))
 
 
 def _png(cell: Any) -> bytes:

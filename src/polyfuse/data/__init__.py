@@ -1,0 +1,1 @@
+"""Tables in: column types, reading, checks, rows, splits, batches."""

@@ -128,7 +128,7 @@ def by_length(inputs: Mapping[str, Tensors], rows: int, size: int) -> list[Tenso
     for tensors in inputs.values():
         if "mask" in tensors:
             lengths += tensors["mask"].flatten(1).sum(1)
-    return list(lengths.argsort(stable=True).split(size))
+    return list(torch.split(lengths.argsort(stable=True), size))
 
 
 def pick(tensors: Tensors, rows: Tensor) -> Tensors:

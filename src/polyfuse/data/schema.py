@@ -26,7 +26,8 @@ class Column(Strict):
         missing: share of training rows in which the cell is missing.
         levels: of a category, its values in the training rows, the most frequent first; rare ones are left out.
         quantiles: of a number or a datetime (seconds since 1970), its 0 %, 2 %, …, 100 % quantiles: 51 values.
-        size: of an embedding, its length; of images, the median of the longer side in pixels; of audio, the median rate in Hz.
+        size: of an embedding, its length; of images, the median of the longer side in pixels; of audio, the median rate
+            in Hz.
         duration: of audio, the 95 % quantile of its length in seconds.
     """
 

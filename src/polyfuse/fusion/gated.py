@@ -43,4 +43,5 @@ class GatedFusion(AlignedFusion):
 
     def _gates(self, h: Tensor, present: Tensor) -> Tensor:
         allowed = present | ~present.any(dim=1, keepdim=True)
-        return self.gate(h.flatten(1)).masked_fill(~allowed, float("-inf")).softmax(dim=1)
+        gates: Tensor = self.gate(h.flatten(1)).masked_fill(~allowed, float("-inf")).softmax(dim=1)
+        return gates

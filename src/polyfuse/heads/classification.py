@@ -32,6 +32,9 @@ class ClassificationHead(Head):
     task: ClassVar[str] = "classification"
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "balanced_accuracy", "f1_macro", "roc_auc", "log_loss")
 
+    frequencies: Tensor
+    weights: Tensor | None
+
     def __init__(
         self,
         dim: int,

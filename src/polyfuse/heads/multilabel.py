@@ -39,6 +39,9 @@ class MultilabelHead(Head):
         "subset_accuracy",
     )
 
+    frequencies: Tensor
+    weights: Tensor | None
+
     def __init__(
         self,
         dim: int,

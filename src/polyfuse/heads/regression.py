@@ -39,7 +39,7 @@ class RegressionHead(Head):
     ) -> None:
         super().__init__()
         self.mean, self.std = target.mean, target.std
-        self._loss = {"squared": F.mse_loss, "absolute": F.l1_loss, "huber": F.huber_loss}[objective]
+        self.objective = objective
         self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, 1))
 
     def encode(self, answers: Sequence[Any]) -> Tensor:
@@ -53,7 +53,9 @@ class RegressionHead(Head):
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """output, target: standardised (batch,)."""
-        return self._loss(output, target)
+        if self.objective == "squared":
+            return F.mse_loss(output, target)
+        return F.l1_loss(output, target) if self.objective == "absolute" else F.huber_loss(output, target)
 
     def truth(self, target: Tensor) -> Tensor:
         """Return answers in the target's unit (batch,) float64."""

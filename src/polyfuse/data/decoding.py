@@ -1,0 +1,110 @@
+"""The decoded cells of a table."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from polyfuse.data.cells import embedding, is_missing
+from polyfuse.data.images import decode_images
+from polyfuse.data.media import content, decode_audio, load
+from polyfuse.data.reading import Table
+from polyfuse.data.schema import Column, Schema
+from polyfuse.data.statistics import SCALARS
+
+#: Decoded images and recordings are kept up to this size; above, they are decoded again when they are asked for.
+MEMORY = 1 << 30
+
+
+class Cells:
+    """The decoded cells of a table's columns, those of images and recordings kept while there is room.
+
+    Args:
+        table: where they stand.
+        schema: how they are read.
+        memory: room for what is decoded, in bytes.
+    """
+
+    def __init__(self, table: Table, schema: Schema, memory: int) -> None:
+        self._media = table.media
+        self._columns = {column.name: column for column in schema.columns}
+        self._cells = {
+            name: [None if is_missing(cell) else cell for cell in table.frame[name].tolist()]
+            for name in self._columns
+            if name in table.frame.columns
+        }
+        self._room = memory
+        self._kept: dict[tuple[str, int], Any] = {}
+        self._digests: dict[tuple[str, int], bytes] = {}
+        self.blank: set[tuple[str, int]] = set()
+        for column in schema.columns:
+            if column.type in ("number", "datetime"):
+                self._blank_stragglers(column)
+
+    def __contains__(self, place: tuple[str, int]) -> bool:
+        """Tell whether a cell (column, position) holds something."""
+        name, position = place
+        return name in self._cells and self._cells[name][position] is not None and place not in self.blank
+
+    def get(self, name: str, position: int) -> Any:
+        """Return a decoded cell, None where it is missing.
+
+        Raises:
+            CellError: it does not hold what its column's type says.
+        """
+        place = (name, position)
+        if place not in self:
+            return None
+        if place in self._kept:
+            return self._kept[place]
+        column, cell = self._columns[name], self._cells[name][position]
+        if column.type in SCALARS:
+            return SCALARS[column.type](cell)
+        if column.type == "embedding":
+            return embedding(cell, column.size)
+        return self._decode(column, cell, place)
+
+    def digest(self, name: str, position: int) -> bytes:
+        """Return a hash of what a cell holds; images and recordings are not decoded for it.
+
+        Raises:
+            CellError: a file cannot be read.
+        """
+        place = (name, position)
+        type = self._columns[name].type
+        if place not in self:
+            return b"missing"
+        if place not in self._digests:
+            if type in ("image", "audio"):
+                cell = self._cells[name][position]
+                found = content(load(cell, "image" if type == "image" else "audio", self._media))
+            else:
+                value = self.get(name, position)
+                data = value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode()
+                found = hashlib.blake2b(data, digest_size=16).digest()
+            self._digests[place] = found
+        return self._digests[place]
+
+    def _decode(self, column: Column, cell: Any, place: tuple[str, int]) -> Any:
+        loaded = load(cell, "image" if column.type == "image" else "audio", self._media)
+        value: Any
+        if column.type == "image":
+            value = decode_images(loaded)
+            size = sum(3 * image.width * image.height for image in value)
+        else:
+            value = decode_audio(loaded)
+            size = value.samples.nbytes
+        # What is kept in memory is what was hashed: a file that changes later is not mistaken for it.
+        self._digests[place] = content(loaded)
+        if size <= self._room:
+            self._room -= size
+            self._kept[place] = value
+        return value
+
+    def _blank_stragglers(self, column: Column) -> None:
+        """Take strings that hold no number, or no date, for missing."""
+        for position, cell in enumerate(self._cells.get(column.name, [])):
+            if isinstance(cell, str) and (value := SCALARS[column.type](cell)) != value:
+                self.blank.add((column.name, position))

@@ -1,0 +1,175 @@
+"""The rows of a table as a schema reads them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from polyfuse.core.errors import DataError, InputError, Problem
+from polyfuse.core.progress import Progress
+from polyfuse.data.checks import Checked, check, training_notes, training_problems
+from polyfuse.data.decoding import MEMORY, Cells
+from polyfuse.data.reading import Table
+from polyfuse.data.schema import Schema
+
+OnBadRow: TypeAlias = Literal["raise", "skip", "absent"]
+
+
+class Rows:
+    """Some rows of a table as a schema reads them. Made by `read_rows`.
+
+    Attributes:
+        schema: how they are read.
+        index: their labels in the table.
+        positions: (rows,) their positions in the table.
+        present: (rows, modalities) bool, in the order of the schema: whether any cell of the modality is there.
+        skipped: positions of rows that were left out, to the reason.
+        notes: what a user may want to know about how they were read.
+    """
+
+    def __init__(
+        self,
+        cells: Cells,
+        schema: Schema,
+        index: pd.Index,
+        positions: NDArray[np.int64],
+        answers: Sequence[Any] | None,
+        *,
+        skipped: dict[int, str] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.schema, self.index, self.positions = schema, index, positions
+        self.skipped, self.notes = dict(skipped or {}), list(notes)
+        self._cells, self._answers = cells, answers
+        there = [
+            [any((column, row) in cells for column in columns) for columns in schema.modalities.values()]
+            for row in positions.tolist()
+        ]
+        self.present = torch.tensor(there, dtype=torch.bool).reshape(len(positions), len(schema.modalities))
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def answers(self) -> list[Any]:
+        """The target: labels as in its levels, floats, or lists of labels.
+
+        Raises:
+            InputError: the rows were read without.
+        """
+        if self._answers is None:
+            raise InputError("these rows were read without their answers; read them with answers=True")
+        return list(self._answers)
+
+    def value(self, modality: str, row: int) -> tuple[Any, ...] | None:
+        """Return a decoded cell for each column of a modality, None where one is missing; None when all are.
+
+        Text and categories are str, numbers float, datetimes float (seconds since 1970 UTC), images lists of RGB
+        images, audio `Sound`, embeddings (size,) float32.
+        """
+        position = int(self.positions[row])
+        cells = tuple(self._cells.get(name, position) for name in self.schema.modalities[modality])
+        return None if all(cell is None for cell in cells) else cells
+
+    def digest(self, modality: str, row: int) -> bytes | None:
+        """Return a hash (16 bytes) of a value, None when it is absent: equal for equal content in the same order."""
+        position = int(self.positions[row])
+        names = self.schema.modalities[modality]
+        if not any((name, position) in self._cells for name in names):
+            return None
+        whole = hashlib.blake2b(digest_size=16)
+        for column in self.schema.of(modality):
+            found = self._cells.digest(column.name, position)
+            whole.update(f"{column.type} {len(found)} ".encode() + found)
+        return whole.digest()
+
+    def subset(self, rows: Sequence[int]) -> Rows:
+        """Return some of the rows; what is decoded is shared."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        answers = None if self._answers is None else [self._answers[row] for row in chosen.tolist()]
+        part = Rows.__new__(Rows)
+        part.schema, part.index, part.positions = self.schema, self.index[chosen], self.positions[chosen]
+        part.present, part._cells, part._answers = self.present[torch.from_numpy(chosen)], self._cells, answers
+        part.skipped, part.notes = self.skipped, self.notes
+        return part
+
+
+def read_rows(
+    table: Table,
+    schema: Schema,
+    *,
+    training: bool,
+    answers: bool | None = None,
+    on_bad_row: OnBadRow = "raise",
+    progress: Progress | None = None,
+    memory: int = MEMORY,
+) -> Rows:
+    """Check every cell of a table that a schema reads, decoding each once, and return the rows.
+
+    A column that the table lacks is missing in every row; one that the schema lacks is ignored.
+
+    Args:
+        table: to read.
+        schema: of the training table.
+        training: whether the rows must do for a training: at least MIN_ROWS of them, two classes, and so on.
+        answers: whether the target is read, and every row needs one; as `training` when left out.
+        on_bad_row: "raise" reports every problem; "skip" leaves out the rows that have one; "absent" takes cells that
+            cannot be read for missing, and leaves out only rows whose target cannot be read.
+        progress: shows how far it is.
+        memory: room for decoded images and recordings, in bytes; those beyond are decoded when they are asked for.
+
+    Raises:
+        DataError: with every problem found.
+        InputError: the target is asked for, and the table has no such column.
+    """
+    cells = Cells(table, schema, memory)
+    asked = training if answers is None else answers
+    checked = check(table, schema, cells, training=training, answers=asked, progress=progress)
+    if on_bad_row == "raise" and checked.problems:
+        raise DataError(checked.problems)
+    target = schema.target.name
+    skipped = {
+        row: str(Problem(problem.message, problem.column))
+        for problem in reversed(checked.row_problems)
+        if on_bad_row == "skip" or problem.column == target
+        for row in problem.rows
+    }
+    for problem in checked.row_problems:
+        if problem.column is not None and problem.column != target:
+            cells.blank.update((problem.column, row) for row in problem.rows)
+    positions = np.asarray([row for row in range(len(table.frame)) if row not in skipped], dtype=np.int64)
+    return _kept(table, schema, cells, checked, positions, skipped, training=training)
+
+
+def _kept(
+    table: Table,
+    schema: Schema,
+    cells: Cells,
+    checked: Checked,
+    positions: NDArray[np.int64],
+    skipped: dict[int, str],
+    *,
+    training: bool,
+) -> Rows:
+    """Return the rows that are left.
+
+    Raises:
+        DataError: they are none, or too few or too much alike for a training.
+    """
+    if len(positions) == 0 and (skipped or checked.answers is not None):
+        reason = "no row is left without a problem" if skipped else f"{table.name} has no rows"
+        raise DataError([Problem(reason), *checked.row_problems])
+    found = None if checked.answers is None else [checked.answers[row] for row in positions.tolist()]
+    if training and found is not None and (general := training_problems(schema, found)):
+        raise DataError([*general, *(checked.row_problems if skipped else ())])
+    notes = training_notes(schema, found) if training and found is not None else []
+    if skipped:
+        notes.append(f"{len(skipped):,} of {len(table.frame):,} rows were left out: {next(iter(skipped.values()))}")
+    index = table.frame.index[positions]
+    return Rows(cells, schema, index, positions, found, skipped=dict(sorted(skipped.items())), notes=notes)
