@@ -184,12 +184,14 @@ def _read(plan: Plan, validation: Table | None, progress: Progress) -> tuple[Row
     """Return the rows to learn from and the rows that decide, each as a table and positions in it."""
     data = plan.recipe.data
 
-    def read(table: Table) -> Rows:
-        return read_rows(table, plan.schema, training=True, on_bad_row=data.on_bad_row, progress=progress)
+    def read(table: Table, *, training: bool) -> Rows:
+        return read_rows(
+            table, plan.schema, training=training, answers=True, on_bad_row=data.on_bad_row, progress=progress
+        )
 
-    rows = read(plan.table)
+    rows = read(plan.table, training=True)
     if validation is not None:
-        held_out = read(validation)
+        held_out = read(validation, training=False)
         return rows, np.arange(len(rows)), held_out, np.arange(len(held_out))
     groups = None
     if data.group is not None:

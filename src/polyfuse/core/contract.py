@@ -32,7 +32,12 @@ class Encoder(nn.Module, ABC):
     reads: ClassVar[frozenset[str]]
     continuous: ClassVar[Mapping[str, tuple[float, float]]] = {}
     dim: int
-    backbone: nn.Module | None = None
+    backbone: nn.Module | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        # On the instance: a default on the class would hide the module that torch keeps under this name.
+        self.backbone = None
 
     @abstractmethod
     def prepare(self, values: Sequence[tuple[Any, ...] | None]) -> Tensors:
@@ -44,8 +49,8 @@ class Encoder(nn.Module, ABC):
         """
 
     @abstractmethod
-    def forward(self, **tensors: Tensor) -> Features:
-        """Encode prepared tensors. A row's Features depend on that row alone, and not on its padding."""
+    def forward(self, *args: Any, **tensors: Any) -> Features:
+        """Encode prepared tensors, each under its name. A row's Features depend on that row alone, and not on its padding."""
 
     def preparation(self) -> dict[str, Any]:
         """Return, as JSON values, all that `prepare` and `forward` depend on beside the value and the weights."""

@@ -195,7 +195,8 @@ def embedding(cell: Any, size: int | None = None) -> NDArray[np.float32]:
     if isinstance(cell, str):
         cell = json_list(cell)
     try:
-        vector = np.asarray(cell, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            vector = np.asarray(cell, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise CellError("a list of numbers is expected", shown(cell)) from error
     if vector.ndim != 1:

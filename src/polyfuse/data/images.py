@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAX_PIXELS = 50_000_000
 
 # Pillow's other formats are not wanted here; one of them (EPS) runs a program.
-_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")
+_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")
 
 
 def decode_images(loaded: list[Loaded]) -> list[Image]:
@@ -57,7 +57,7 @@ def _open_image(data: bytes) -> Image:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
         raise CellError(f"an image may have at most {MAX_PIXELS // 1_000_000} megapixels", "far more") from error
@@ -85,8 +85,10 @@ def _decode_image(part: Loaded) -> Image:
     image = _open_image(part) if isinstance(part, bytes) else part
     _check_pixels(*image.size)
     try:
-        image.load()
-        return _to_rgb(_upright(image))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image.load()
+            return _to_rgb(_upright(image))
     except CellError:
         raise
     except Exception as error:  # As above; a file that is cut off ends here.

@@ -7,7 +7,7 @@ import io
 import math
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -54,13 +54,14 @@ class MediaFolder:
             raise CellError("a URL is never fetched; download the file and name its path", shown(str(name)))
         try:
             path = (self.folder / name).resolve()
-            if not Path(name).is_absolute() and not path.is_relative_to(self.folder.resolve()):
-                rule = f"the path leaves the folder {self.folder}; set media_root to a folder that holds all the files"
-                raise CellError(rule, shown(str(name)))
+            inside = Path(name).is_absolute() or path.is_relative_to(self.folder.resolve())
             found = path.is_file()
             special = not found and path.exists()
         except (OSError, ValueError) as error:
             raise CellError("this is no path", shown(str(name))) from error
+        if not inside:
+            rule = f"the path leaves the folder {self.folder}; set media_root to a folder that holds all the files"
+            raise CellError(rule, shown(str(name)))
         if special:
             raise CellError("this is no regular file", shown(str(name)))
         if not found:
@@ -291,25 +292,29 @@ def _decode_file(data: bytes) -> tuple[NDArray[np.float32], int]:
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise CellError("the recording is damaged or cut off", f"{len(data)} bytes") from error
     samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-    # soundfile shortens a WAV's length to what is there, so its header is read here too.
-    promised = max((size for size in _wav_sizes(data)), default=0)
-    if len(samples) < frames or promised > 0:
-        cut = f"{len(samples)} of {frames} frames" if len(samples) < frames else f"{promised} bytes are missing"
-        raise CellError("the recording is damaged or cut off", cut)
+    if len(samples) < frames:
+        raise CellError("the recording is damaged or cut off", f"{len(samples)} of {frames} frames")
+    # soundfile shortens the length to what is there, so the file's own word on it is read here too.
+    if lacking := _lacking(data):
+        raise CellError("the recording is damaged or cut off", f"{lacking} bytes are missing")
     return samples, rate
 
 
-def _wav_sizes(data: bytes) -> Iterator[int]:
-    """Yield how many bytes of its samples a WAV file lacks; a stream that does not know its length lacks none."""
+def _lacking(data: bytes) -> int:
+    """Return how many bytes of its samples a WAV file, or of its last page an Ogg file, lacks."""
+    if data[:4] == b"OggS":
+        at = data.rfind(b"OggS")
+        segments = data[at + 27 : at + 27 + data[at + 26]] if at + 26 < len(data) else b""
+        return max(0, at + 27 + len(segments) + sum(segments) - len(data))
     at = 12
     while data[:4] == b"RIFF" and data[8:12] == b"WAVE" and at + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, at)
         at += 8
         if name == b"data":
-            unknown = size in (0, 0x7FFFFFFF, 0xFFFFFFFF) or size >= 0xFFFFFF00
-            yield 0 if unknown else max(0, size - (len(data) - at))
-            return
+            # A stream that does not know its length says 0, or nearly the largest number.
+            return 0 if size in (0, 0x7FFFFFFF) or size >= 0xFFFFFF00 else max(0, size - (len(data) - at))
         at += size + size % 2
+    return 0
 
 
 def _mono(array: NDArray[Any]) -> NDArray[np.float32]:

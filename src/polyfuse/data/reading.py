@@ -212,32 +212,17 @@ def _read_folder(path: Path) -> pd.DataFrame:
 
 
 def _from_dataset(dataset: Any) -> pd.DataFrame:
-    _check_unique(dataset.column_names, "the dataset")
-    features = {name: _undecoded(feature) for name, feature in dataset.features.items()}
-    plain = dataset.with_format(None).cast(type(dataset.features)(features))
-    frame: pd.DataFrame = plain.to_pandas()
+    # As Arrow, so that images and recordings stay bytes or paths, and no decoder of datasets is needed.
+    frame: pd.DataFrame = dataset.with_format("arrow")[:].to_pandas()
     return frame
-
-
-def _undecoded(feature: Any) -> Any:
-    """Return a feature whose images and recordings stay bytes or paths, so that no decoder is needed."""
-    from dataclasses import replace as changed
-
-    if hasattr(feature, "decode"):
-        return changed(feature, decode=False)
-    if isinstance(feature, dict):
-        return {name: _undecoded(part) for name, part in feature.items()}
-    if isinstance(feature, list):
-        return [_undecoded(part) for part in feature]
-    if hasattr(feature, "feature"):
-        return changed(feature, feature=_undecoded(feature.feature))
-    return feature
 
 
 def _from_records(records: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
     names = dict.fromkeys(name for record in records for name in record)
-    cells = {name: _column([record.get(name) for record in records]) for name in names}
-    return pd.DataFrame(cells, index=pd.RangeIndex(len(records)))
+    cells = {i: _column([record.get(name) for record in records]) for i, name in enumerate(names)}
+    frame = pd.DataFrame(cells, index=pd.RangeIndex(len(records)))
+    frame.columns = pd.Index([clean(str(name)) for name in names])
+    return frame
 
 
 def _column(cells: list[Any]) -> pd.Series:
@@ -250,7 +235,7 @@ def _column(cells: list[Any]) -> pd.Series:
     column = np.empty(len(cells), dtype=object)
     for i, cell in enumerate(cells):
         column[i] = cell
-    return pd.Series(column)
+    return pd.Series(column, dtype=object)
 
 
 def _named(frame: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,7 +26,6 @@ class MultilabelHead(Head):
         target: the labels and the share of rows that have each.
         label_smoothing: ε.
         class_weights: "none", or "balanced": w_l = (1 - frequency of l) / frequency of l, at most 100.
-        threshold: a label is answered when its probability reaches this.
         dropout: share of the fused features that is zeroed in training.
     """
 
@@ -49,11 +47,10 @@ class MultilabelHead(Head):
         *,
         label_smoothing: Share = 0.0,
         class_weights: Literal["none", "balanced"] = "none",
-        threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5,
         dropout: Share = 0.1,
     ) -> None:
         super().__init__()
-        self.levels, self.label_smoothing, self.threshold = target.levels, label_smoothing, threshold
+        self.levels, self.label_smoothing = target.levels, label_smoothing
         self._codes = {level: code for code, level in enumerate(target.levels)}
         frequencies = torch.tensor(target.frequencies)
         balanced = ((1 - frequencies) / frequencies.clamp(min=1e-12)).clamp(max=100)
@@ -92,10 +89,10 @@ class MultilabelHead(Head):
         return output.float().sigmoid()
 
     def decode(self, scores: Tensor) -> list[Any]:
-        """Return the list of labels of each row whose probability reaches the threshold."""
+        """Return the list of labels of each row whose probability reaches 0.5."""
         return [
             [level for level, chosen in zip(self.levels, row, strict=True) if chosen]
-            for row in (scores >= self.threshold).tolist()
+            for row in (scores >= 0.5).tolist()
         ]
 
     def prior(self) -> Tensor:

