@@ -34,7 +34,7 @@ def change_manifest(change: Callable[[dict], object]) -> Callable[[Path], object
 
 def swap_weights(folder: Path) -> None:
     weights = load_file(folder / "weights.safetensors")
-    name, tensor = next(iter(weights.items()))
+    name, _tensor = next(iter(weights.items()))
     weights["other"] = weights.pop(name)
     save_file(weights, folder / "weights.safetensors")
     size = (folder / "weights.safetensors").stat().st_size

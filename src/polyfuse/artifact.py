@@ -32,7 +32,7 @@ from polyfuse.core.files import whole_folder
 from polyfuse.core.types import Tensors
 from polyfuse.core.version import __version__
 from polyfuse.core.weights import base_weights, weights_digest
-from polyfuse.data.schema import Schema
+from polyfuse.data.schema import Schema, Strict
 from polyfuse.model import FusionModel
 from polyfuse.recipe import Built, Recipe, build, read_recipe
 
@@ -57,6 +57,26 @@ class Artifact:
     schema: Schema
     built: Built
     metrics: dict[str, Any]
+
+
+class _Manifest(Strict):
+    """What `artifact.json` holds.
+
+    Attributes:
+        format: of the folder.
+        polyfuse: the version that wrote it.
+        python: the version it ran on.
+        packages: versions of the packages that matter.
+        backbones_outside: hashes of the backbones that are read from where they came from, by modality number.
+        files: size of every other file in bytes.
+    """
+
+    format: int
+    polyfuse: str
+    python: str
+    packages: dict[str, str]
+    backbones_outside: dict[int, str]
+    files: dict[str, int]
 
 
 def check_free(folder: Path, *, overwrite: bool) -> None:
@@ -105,16 +125,15 @@ def write(
         if logs is not None and logs.is_dir():
             shutil.copytree(logs, new / "logs")
         files = {path.relative_to(new).as_posix(): path.stat().st_size for path in new.rglob("*") if path.is_file()}
-        manifest = {
-            "format": FORMAT,
-            "polyfuse": __version__,
-            "python": platform.python_version(),
-            "packages": _versions(),
-            "standalone": standalone,
-            "backbones_outside": outside,
-            "files": dict(sorted(files.items())),
-        }
-        _write_json(new / _MANIFEST, manifest)
+        manifest = _Manifest(
+            format=FORMAT,
+            polyfuse=__version__,
+            python=platform.python_version(),
+            packages=_versions(),
+            backbones_outside=outside,
+            files=dict(sorted(files.items())),
+        )
+        _write_json(new / _MANIFEST, manifest.model_dump())
 
 
 def read(folder: Path) -> Artifact:
@@ -131,13 +150,13 @@ def read(folder: Path) -> Artifact:
         built = build(recipe, schema, default_device(), stored=folder / "encoders")
         _load_weights(built.model, load_file(folder / "weights.safetensors"), folder)
     except (ValidationError, SafetensorError, OSError, AssertionError, KeyError) as error:
-        raise ArtifactError(f"{folder} is damaged ({error}); save it again, or restore it from a copy") from error
+        raise ArtifactError(f"{folder} is damaged ({_briefly(error)}); restore it from a copy") from error
     names = list(recipe.modalities or {})
-    for i, known in manifest["backbones_outside"].items():
-        backbone = built.model.encoder(names[int(i)]).backbone
+    for i, known in manifest.backbones_outside.items():
+        backbone = built.model.encoder(names[i]).backbone
         if backbone is None or weights_digest(base_weights(backbone)) != known:
             raise ArtifactError(
-                f"{folder}: the backbone of {names[int(i)]!r} is no longer the one it was trained with; fetch the one"
+                f"{folder}: the backbone of {names[i]!r} is no longer the one it was trained with; fetch the one"
                 " of then, or train again"
             )
     return Artifact(recipe, schema, built, metrics)
@@ -151,14 +170,14 @@ def summary(folder: Path) -> dict[str, Any]:
     """
     manifest = _manifest(folder)
     return {
-        "versions": {key: manifest[key] for key in ("polyfuse", "python", "packages")},
-        "bytes": sum(manifest["files"].values()),
+        "versions": {"polyfuse": manifest.polyfuse, "python": manifest.python, **manifest.packages},
+        "bytes": sum(manifest.files.values()),
         "recipe": read_recipe(folder / "recipe.yaml").as_data(),
         "metrics": _read_json(folder / "metrics.json"),
     }
 
 
-def _write_encoders(folder: Path, artifact: Artifact, standalone: bool) -> dict[str, str]:
+def _write_encoders(folder: Path, artifact: Artifact, standalone: bool) -> dict[int, str]:
     """Write backbones and adapters; return the hashes of the backbones that stay outside, by modality number."""
     outside = {}
     for i, name in enumerate(artifact.recipe.modalities or {}):
@@ -176,7 +195,7 @@ def _write_encoders(folder: Path, artifact: Artifact, standalone: bool) -> dict[
             (place / "backbone").mkdir()
             encoder.save_backbone(place / "backbone")
         else:
-            outside[str(i)] = weights_digest(base_weights(encoder.backbone))
+            outside[i] = weights_digest(base_weights(encoder.backbone))
     return outside
 
 
@@ -199,28 +218,32 @@ def _load_weights(model: FusionModel, weights: Tensors, folder: Path) -> None:
     model.load_state_dict(weights, strict=False)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def _manifest(folder: Path) -> _Manifest:
     """Read the manifest and check format and sizes."""
     path = folder / _MANIFEST
     if not path.is_file():
         raise ArtifactError(
             f"{folder} is no Polyfuse artifact: it has no {_MANIFEST}; give a folder that  fit  or  save  wrote"
         )
-    manifest = _read_json(path)
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+    found = _read_json(path)
+    if not isinstance(found, dict) or not isinstance(found.get("format"), int):
         raise ArtifactError(f"{path} is damaged: it names no format")
-    if manifest["format"] > FORMAT:
+    if found["format"] > FORMAT:
         raise ArtifactError(
-            f"{folder} has format {manifest['format']}, written by Polyfuse {manifest.get('polyfuse')}; this version"
+            f"{folder} has format {found['format']}, written by Polyfuse {found.get('polyfuse')}; this version"
             f" ({__version__}) reads up to {FORMAT}: upgrade with  pip install -U polyfuse"
         )
-    for name, size in manifest["files"].items():
+    try:
+        manifest = _Manifest.model_validate(found)
+    except ValidationError as error:
+        raise ArtifactError(f"{path} is damaged ({_briefly(error)}); restore it from a copy") from error
+    for name, size in manifest.files.items():
         file = folder / name
         if not file.resolve().is_relative_to(folder.resolve()):
             raise ArtifactError(f"{folder} is damaged: {name!r} leads out of it")
-        found = file.stat().st_size if file.is_file() else None
-        if found != size:
-            told = "is missing" if found is None else f"has {found:,} bytes instead of {size:,}"
+        there = file.stat().st_size if file.is_file() else None
+        if there != size:
+            told = "is missing" if there is None else f"has {there:,} bytes instead of {size:,}"
             raise ArtifactError(f"{folder} is damaged: {name} {told}; restore it from a copy")
     return manifest
 
@@ -236,6 +259,10 @@ def _read_json(path: Path) -> Any:
 
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+
+
+def _briefly(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _versions() -> dict[str, str]:

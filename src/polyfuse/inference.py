@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from polyfuse.core.progress import Progress, Silent
@@ -20,6 +22,8 @@ _BATCH = 64
 
 class AbsentSource:
     """Stands for a modality that is taken away."""
+
+    lengths: NDArray[np.int64] | None = None
 
     def __init__(self, dim: int) -> None:
         self._dim = dim

@@ -114,7 +114,6 @@ def test_a_recipe_is_printed_edited_and_followed(folder: Path) -> None:
 
 def test_info(run: Path, folder: Path) -> None:
     from polyfuse.encoders import ENCODERS
-
     from polyfuse.fusion import FUSIONS
 
     out, _ = polyfuse("info", cwd=folder)

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from polyfuse.data.inference import infer_schema
-from polyfuse.data.reading import read_table
-from polyfuse.data.rows import Rows, read_rows
 from torch import Tensor, nn
 
 from polyfuse.core.contract import Encoder
 from polyfuse.core.errors import InputError
 from polyfuse.core.types import Features, Tensors
+from polyfuse.data.inference import infer_schema
+from polyfuse.data.reading import read_table
+from polyfuse.data.rows import Rows, read_rows
 from polyfuse.training.cache import CachedSource, FeatureCache, default_limit, encoder_key
 
 CPU = torch.device("cpu")

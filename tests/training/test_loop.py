@@ -47,6 +47,8 @@ class Known(Encoder):
 
 
 class Given:
+    lengths = None
+
     def __init__(self, pooled: Tensor, fail_at: int | None = None) -> None:
         self.pooled, self.fail_at, self.calls = pooled, fail_at, 0
 

@@ -50,7 +50,10 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, *args: Any, **tensors: Any) -> Features:
-        """Encode prepared tensors, each under its name. A row's Features depend on that row alone, and not on its padding."""
+        """Encode prepared tensors, each under its name.
+
+        A row's Features depend on that row alone, and not on its padding.
+        """
 
     def preparation(self) -> dict[str, Any]:
         """Return, as JSON values, all that `prepare` and `forward` depend on beside the value and the weights."""

@@ -24,7 +24,13 @@ CHUNK = 256
 
 
 class Source(Protocol):
-    """Gives the inputs of one modality for any rows of a table."""
+    """Gives the inputs of one modality for any rows of a table.
+
+    Attributes:
+        lengths: number of tokens of each row (rows,), where they differ and are known.
+    """
+
+    lengths: NDArray[np.int64] | None
 
     def batch(self, rows: Sequence[int]) -> Features | Tensors:
         """Return Features, or prepared tensors, batch first."""
@@ -32,6 +38,8 @@ class Source(Protocol):
 
 class LazySource:
     """Prepares values when they are asked for."""
+
+    lengths: NDArray[np.int64] | None = None
 
     def __init__(self, encoder: Encoder, rows: Rows, modality: str) -> None:
         self._encoder, self._rows, self._modality = encoder, rows, modality
@@ -46,6 +54,7 @@ class PreparedSource:
 
     def __init__(self, tensors: Tensors) -> None:
         self._tensors = tensors
+        self.lengths = tensors["mask"].flatten(1).sum(1).numpy() if "mask" in tensors else None
 
     def batch(self, rows: Sequence[int]) -> Tensors:
         """Return prepared tensors."""
@@ -74,6 +83,11 @@ class Batches(Dataset[Batch]):
         rows = self._rows[np.asarray(positions)].tolist()
         inputs = {name: source.batch(rows) for name, source in self.sources.items()}
         return Batch(inputs, self._present[rows], self._target[rows])
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Return how many tokens each row has in all modalities together, as far as that is known: (rows,)."""
+        known = [source.lengths[self._rows] for source in self.sources.values() if source.lengths is not None]
+        return np.sum(known, axis=0, dtype=np.int64) if known else np.zeros(len(self), dtype=np.int64)
 
     def loader(self, order: Sequence[Sequence[int]]) -> Iterator[Batch]:
         """Yield a batch for each group of rows; workers prepare them where preparing takes place in each epoch."""

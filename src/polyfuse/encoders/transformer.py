@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -57,8 +58,7 @@ class TransformerEncoder(PretrainedEncoder):
         self.max_tokens = min(max_tokens, self.companion.model_max_length, _positions(self.backbone))
         ends = (self.companion.pad_token_id, self.companion.eos_token_id, self.companion.bos_token_id, 0)
         self._pad = next(token for token in ends if token is not None)
-        backend = getattr(self.companion, "backend_tokenizer", None)
-        self._tokenizer = digest(backend.to_str() if backend is not None else self.companion.get_vocab())
+        self._tokenizer = _tokenizer_digest(self.companion)
 
     def prepare(self, values: Sequence[tuple[Any, ...] | None]) -> Tensors:
         """Tokenize."""
@@ -81,6 +81,14 @@ class TransformerEncoder(PretrainedEncoder):
     def preparation(self) -> dict[str, Any]:
         """Return tokenizer, length and pooling."""
         return {"tokenizer": self._tokenizer, "max_tokens": self.max_tokens, "pooling": self.pooling}
+
+
+def _tokenizer_digest(tokenizer: Any) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return digest(tokenizer.get_vocab())
+    # Truncation and padding are set anew by each call.
+    return digest({**json.loads(backend.to_str()), "truncation": None, "padding": None})
 
 
 def _clean(text: str) -> str:

@@ -12,9 +12,10 @@ from polyfuse.fusion.aligned import AlignedFusion
 
 
 class DeepFusion(AlignedFusion):
-    """A residual network over the concatenation: z_0 = W [h_1; …; h_k], z_l = z_(l-1) + MLP_l(norm z_(l-1)), y = norm z_L.
+    """A residual network over the concatenation.
 
-    Modalities interact in the hidden layers (Ngiam et al. 2011, with the residual blocks of Gorishniy et al. 2021).
+    z_0 = W [h_1; …; h_k], z_l = z_(l-1) + MLP_l(norm z_(l-1)), y = norm z_L. Modalities interact in the
+    hidden layers (Ngiam et al. 2011, with the residual blocks of Gorishniy et al. 2021).
     Cost: k·dim² + 4·depth·dim² multiplications a row.
 
     Args:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -80,6 +81,9 @@ class CachedSource:
         self, shards: Sequence[Shard], places: Sequence[tuple[int, int] | None], dim: int, *, tokens: bool
     ) -> None:
         self._shards, self._places, self._tokens = shards, places, tokens
+        self._ends = [[0, *shard["ends"].tolist()] for shard in shards]
+        spans = [self._span(row) for row in range(len(places))] if tokens else []
+        self.lengths = np.array([end - start for _, start, end in spans]) if tokens else None
         self.pooled = torch.zeros(len(places), dim)
         for number, shard in enumerate(shards):
             here = [(row, place[1]) for row, place in enumerate(places) if place is not None and place[0] == number]
@@ -92,22 +96,21 @@ class CachedSource:
         pooled = self.pooled[torch.as_tensor(rows)]
         if not self._tokens:
             return Features.of_pooled(pooled)
-        found = [self._tokens_of(int(row)) for row in rows]
-        longest = max(1, max(len(tokens) for tokens in found))
-        tokens = torch.zeros(len(found), longest, pooled.shape[1])
-        mask = torch.zeros(len(found), longest, dtype=torch.bool)
-        for i, some in enumerate(found):
-            tokens[i, : len(some)] = some
-            mask[i, : len(some)] = True
+        spans = [self._span(int(row)) for row in rows]
+        lengths = torch.tensor([end - start for _, start, end in spans])
+        mask = torch.arange(max(1, int(lengths.max()))) < lengths[:, None]
+        tokens = torch.zeros(*mask.shape, pooled.shape[1])
+        for i, (shard, start, end) in enumerate(spans):
+            tokens[i, : end - start] = self._shards[shard]["tokens"][start:end]
         return Features(tokens, mask, pooled)
 
-    def _tokens_of(self, row: int) -> Tensor:
+    def _span(self, row: int) -> tuple[int, int, int]:
+        """Return in which shard a row's tokens stand, and from where to where."""
         place = self._places[row]
         if place is None:
-            return self.pooled[:0]
-        shard, position = self._shards[place[0]], place[1]
-        start = int(shard["ends"][position - 1]) if position else 0
-        return shard["tokens"][start : int(shard["ends"][position])]
+            return 0, 0, 0
+        shard, position = place
+        return shard, self._ends[shard][position], self._ends[shard][position + 1]
 
 
 class FeatureCache:

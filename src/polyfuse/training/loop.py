@@ -36,6 +36,7 @@ from polyfuse.training.settings import TrainingSettings
 Reason = Literal["all epochs done", "no better for a while", "time limit", "interrupted", "diverged"]
 Log = Callable[[dict[str, float], int], None]
 _VALIDATION_BATCH = 256
+_GROUP = 16  # batches among whose rows those of like length meet
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Trainer:
             group["base"] = group["lr"]
         self._batches = math.ceil(len(training) / settings.batch_size)
         self._updates_per_epoch = math.ceil(self._batches / settings.accumulate)
-        self._state, self._best = _State(), Tensors()
+        self._state, self._best, self._lengths = _State(), Tensors(), training.lengths()
         self._interrupted = False
 
     def run(self, *, resume: bool = False) -> Outcome:
@@ -185,9 +186,19 @@ class Trainer:
         return None
 
     def _order(self, epoch: int) -> list[list[int]]:
-        """Return the rows of each batch of an epoch: the same for the same seed, all batches of nearly one size."""
-        shuffled = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self.training))
-        return [part.tolist() for part in np.array_split(shuffled, self._batches)]
+        """Return the rows of each batch of an epoch, the same for the same seed.
+
+        All batches are of nearly one size. Rows of like length meet, so that little is padded: the shuffled rows are
+        sorted by length within groups of some batches, and the batches are shuffled in turn.
+        """
+        generator = np.random.default_rng([self.settings.seed, epoch])
+        shuffled = generator.permutation(len(self.training))
+        lengths = self._lengths[shuffled]
+        if lengths.any():
+            group = np.arange(len(shuffled)) // (self.settings.batch_size * _GROUP)
+            shuffled = shuffled[np.lexsort((lengths, group))]
+        batches = [part.tolist() for part in np.array_split(shuffled, self._batches)]
+        return [batches[i] for i in generator.permutation(len(batches))]
 
     def _update(self) -> None:
         factor = schedule(self._state.updates, self.settings.epochs * self._updates_per_epoch, self.settings)
