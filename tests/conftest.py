@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,8 +11,19 @@ import torch
 
 import tiny
 
+# Nothing is fetched, and nothing is left in the user's own cache; processes that the tests start inherit both.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["POLYFUSE_CACHE"] = tempfile.mkdtemp(prefix="polyfuse-tests-")
+
 # Tiny tensors: a second thread costs more than it brings.
+os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache() -> Iterator[None]:
+    yield
+    shutil.rmtree(os.environ["POLYFUSE_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import polyfuse as pf
+import tiny
 from polyfuse.core.errors import ArtifactError, DataError, InputError, PolyfuseError, RecipeError
 from polyfuse.training.cache import FeatureCache
-
-from tiny import bert  # isort: skip
 
 QUICK = {"epochs": 4, "batch_size": 32}
 
@@ -43,8 +44,8 @@ def mixed(rows: int = 160, seed: int = 0) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(bert(tmp_path_factory.mktemp("bert")))
+def checkpoint(tiny_model: Callable[[str], str]) -> str:
+    return tiny_model("bert")
 
 
 @pytest.fixture(scope="module")
@@ -147,11 +148,12 @@ def test_every_tuning_survives_saving(recipe: dict[str, object], tmp_path: Path,
 
 
 def test_a_backbone_left_outside_must_be_the_same(recipe: dict[str, object], tmp_path: Path) -> None:
-    place = bert(tmp_path / "bert")
+    place = tiny.write("bert", tmp_path / "bert")
     text = {"columns": ["note"], "encoder": {"name": "transformer", "checkpoint": str(place)}}
     predictor = pf.Predictor("label", modalities={"text": text}, training={"epochs": 1}).fit(mixed(60), progress=False)
     predictor.save(tmp_path / "run", standalone=False)
-    bert(place, seed=7)
+    weights = load_file(place / "model.safetensors")
+    save_file({name: tensor + 0.1 for name, tensor in weights.items()}, place / "model.safetensors", {"format": "pt"})
     with pytest.raises(ArtifactError, match="no longer the one"):
         pf.load(tmp_path / "run")
 

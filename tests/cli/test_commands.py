@@ -140,7 +140,7 @@ def test_info(run: Path, folder: Path) -> None:
         (("fit", "train.csv", "--target", "y", "--time-limit", "soon"), "time_limit"),
         (("fit", "train.csv", "--target", "y", "--recipe", "nothing.yaml"), "nothing.yaml"),
         (("fit", "train.csv", "--target", "y", "--out", "train.csv"), "is a file"),
-        (("fit", ".", "--target", "y"), "director"),
+        (("fit", ".", "--target", "y"), "is a folder"),
         (("predict", "runs/nothing", "test.csv"), "no Polyfuse artifact"),
         (("predict", "runs/y", "nothing.csv"), "nothing.csv"),
         (("predict", "runs/y", "test.csv", "--out", "p.pkl"), ".parquet"),
@@ -168,13 +168,13 @@ def test_an_artifact_is_not_replaced_unasked(run: Path, folder: Path) -> None:
     polyfuse("fit", "train.csv", "--target", "y", "--out", "runs/z", *QUICK, "--overwrite", cwd=folder)
 
 
-LONG = ("--set", "training.epochs=40", "--set", "training.patience=40", "--set", "training.checkpoint_every=1")
+LONG = ("--set", "training.epochs=25", "--set", "training.patience=25", "--set", "training.checkpoint_every=5")
 
 
 def started(folder: Path, name: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "polyfuse", "fit", "train.csv", "--target", "y", "--out", f"runs/{name}"]
     # More rows in a batch would make it over too soon to be killed.
-    options = [*LONG, "--set", "training.batch_size=4"]
+    options = [*LONG, "--set", "training.batch_size=8"]
     return subprocess.Popen([*command, *options], cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -195,7 +195,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(folder: Path) -> None:
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=60)
     assert not (folder / "runs" / "killed").exists()
-    again = ("fit", "train.csv", "--target", "y", "--out", "runs/killed", *LONG, "--set", "training.batch_size=4")
+    again = ("fit", "train.csv", "--target", "y", "--out", "runs/killed", *LONG, "--set", "training.batch_size=8")
     _, told = polyfuse(*again, cwd=folder, code=2)
     assert "resume" in told
     polyfuse(*again, "--resume", cwd=folder)

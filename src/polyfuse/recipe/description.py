@@ -100,7 +100,7 @@ class Recipe(Strict):
     target: str
     task: Task | None = None
     columns: dict[str, ColumnChoice] = Field(default_factory=dict)
-    modalities: dict[str, Modality] | None = None
+    modalities: dict[str, Modality] | None = Field(None, min_length=1)
     fusion: Component = Component(name="deep")
     head: Component | None = None
     tuning: Component | dict[str, Component] = Field(default_factory=dict)
