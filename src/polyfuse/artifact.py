@@ -123,7 +123,7 @@ def write(
         _write_json(new / "metrics.json", artifact.metrics)
         (new / "README.md").write_text(_card(artifact), encoding="utf-8")
         if logs is not None and logs.is_dir():
-            shutil.copytree(logs, new / "logs")
+            shutil.copytree(logs, new / "logs", ignore=_links)
         files = {path.relative_to(new).as_posix(): path.stat().st_size for path in new.rglob("*") if path.is_file()}
         manifest = _Manifest(
             format=FORMAT,
@@ -259,6 +259,11 @@ def _read_json(path: Path) -> Any:
 
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+
+
+def _links(folder: str, names: list[str]) -> set[str]:
+    """Name the links in a folder: a tracker's shortcuts to its own files."""
+    return {name for name in names if (Path(folder) / name).is_symlink()}
 
 
 def _briefly(error: Exception) -> str:

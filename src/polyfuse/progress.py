@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from polyfuse.core.progress import Bar, Progress, Silent
+
+_PATIENCE = 0.5  # seconds after which work is worth a bar
 
 
 class RichProgress:
@@ -14,22 +17,30 @@ class RichProgress:
 
     @contextmanager
     def bar(self, what: str, total: float | None = None) -> Iterator[Bar]:
-        """Show one bar; it stays when it is done, with the time that it took."""
+        """Show one bar once the work has gone on for a while; it stays when it is done, with the time that it took."""
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Shown
 
         columns = (
-            TextColumn("{task.description:<18}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
+            TextColumn("{task.description:<16}"),
+            BarColumn(bar_width=16),
+            TaskProgressColumn(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with Shown(*columns, console=Console(file=sys.stderr)) as shown:
-            task = shown.add_task(what, total=total, note="")
+        shown = Shown(*columns, console=Console(file=sys.stderr))
+        task = shown.add_task(what, total=total, note="")
+        timer = threading.Timer(_PATIENCE, shown.start)
+        timer.daemon = True
+        timer.start()
+        try:
             yield _RichBar(shown, task)
+        finally:
+            timer.cancel()
+            timer.join()
+            if shown.live.is_started:
+                shown.stop()
 
 
 class _RichBar:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import yaml
 from safetensors.torch import load_file
 
 import polyfuse as pf
+from cli_runner import polyfuse
 
 
 def table(rows: int = 200, seed: int = 0) -> pd.DataFrame:
@@ -33,17 +33,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table().to_csv(made / "train.csv", index=False)
     table(50, seed=1).to_csv(made / "test.csv", index=False)
     return made
-
-
-def polyfuse(*arguments: object, cwd: Path, code: int = 0, env: dict[str, str] | None = None) -> tuple[str, str]:
-    """Run a command and return what it printed; nothing ever prints a traceback."""
-    command = [sys.executable, "-m", "polyfuse", *map(str, arguments)]
-    done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=240, env={**os.environ, **(env or {})}
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    assert done.returncode == code, done.stderr
-    return done.stdout, done.stderr
 
 
 QUICK = ("--set", "training.epochs=3")
@@ -101,12 +90,12 @@ def test_a_recipe_is_printed_edited_and_followed(folder: Path) -> None:
     document = yaml.safe_load(out)
     assert document["target"] == "y"
     assert document["modalities"]["table"]["columns"] == ["x", "place"]
-    edited = out.replace("epochs: 20", "epochs: 2").replace("fusion: deep", "fusion: {name: gated, dim: 32}")
+    edited = out.replace("epochs: 12", "epochs: 2").replace("fusion: gated", "fusion: {name: deep, dim: 32}")
     assert edited != out
     (folder / "r.yaml").write_text(edited, encoding="utf-8")
     polyfuse("fit", "train.csv", "--recipe", "r.yaml", "--out", "runs/edited", cwd=folder)
     kept = yaml.safe_load((folder / "runs" / "edited" / "recipe.yaml").read_text(encoding="utf-8"))
-    assert kept["fusion"] == {"name": "gated", "dim": 32}
+    assert kept["fusion"] == {"name": "deep", "dim": 32}
     assert kept["training"]["epochs"] == 2
     as_json = json.loads(polyfuse("recipe", "train.csv", "-t", "y", "--json", cwd=folder)[0])
     assert as_json == document

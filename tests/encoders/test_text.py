@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
@@ -18,7 +19,7 @@ Find = Callable[[str], str]
 
 
 def test_minilm_from_its_package_knows_what_belongs_together() -> None:
-    encoder = TransformerEncoder(TEXT).eval()
+    encoder = TransformerEncoder(TEXT, layers=1).eval()
     texts = ["A man is eating food.", "A man eats a piece of bread.", "The stock market fell on Tuesday."]
     with torch.no_grad():
         pooled = encoder(**encoder.prepare([(text, None) for text in texts])).pooled
@@ -29,12 +30,26 @@ def test_minilm_from_its_package_knows_what_belongs_together() -> None:
 
 def test_tokens_and_mean_are_those_of_transformers(tiny_model: Find) -> None:
     folder = tiny_model("bert")
-    encoder = TransformerEncoder(TEXT, checkpoint=folder).eval()
+    encoder = TransformerEncoder(TEXT, checkpoint=folder, layers=1).eval()
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
     expected = model.eval()(**tokenizer("one cat\ntwo dogs", return_tensors="pt")).last_hidden_state[0]
     found = encoder(**encoder.prepare([("one cat", "two dogs"), ("a " * 30, None)]))
     torch.testing.assert_close(found.tokens[0][found.mask[0]], expected)
     torch.testing.assert_close(found.pooled[0], expected.mean(0))
+
+
+def test_the_mean_of_the_last_layers(tiny_model: Find) -> None:
+    folder = tiny_model("bert")
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
+    states = model.eval()(**tokenizer("one cat", return_tensors="pt"), output_hidden_states=True).hidden_states
+    layers = np.stack([state[0].detach().numpy() for state in states])[1:]
+    centred = layers - layers.mean(-1, keepdims=True)
+    normed = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+    for asked, taken in ((2, normed), (64, normed), (1, layers[-1:])):
+        encoder = TransformerEncoder(TEXT, checkpoint=folder, layers=asked).eval()
+        found = encoder(**encoder.prepare([("one cat", None)]))
+        np.testing.assert_allclose(found.tokens[0].detach().numpy(), taken.mean(0), atol=1e-5)
+    assert len({str(TransformerEncoder(TEXT, checkpoint=folder, layers=n).preparation()) for n in (1, 2)}) == 2
 
 
 @pytest.mark.parametrize(("pooling", "at"), [("first", 0), ("last", -1)])

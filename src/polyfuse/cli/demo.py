@@ -71,11 +71,12 @@ def run_demo(out: Path, *, as_json: bool) -> None:
         _show(alone, fused, taken, best)
     console.print(f"saved the best in [bold]{out}[/bold], the picture in [bold]{picture}[/bold]")
     console.print(f"{time.monotonic() - begun:.0f} seconds in all. Try next:")
-    console.print(f"  polyfuse evaluate {out} {files['test']} --html {out.with_name(out.name + '.html')}")
-    console.print(f"  polyfuse predict {out} {files['test']} --without audio --proba")
-    console.print(
-        f"  polyfuse fit {files['train']} --target {TARGET} --out {out.with_name('mine')} --set fusion=attention"
-    )
+    for command in (
+        f"evaluate {out} {files['test']} --html {out.with_name(out.name + '.html')}",
+        f"predict {out} {files['test']} --without audio --proba",
+        f"fit {files['train']} --target {TARGET} --out {out.with_name('mine')} --set fusion=attention",
+    ):
+        console.print(f"  polyfuse {command}", soft_wrap=True)
 
 
 def _try(name: str, train: pd.DataFrame, test: pd.DataFrame, **settings: Any) -> Tried:

@@ -8,17 +8,20 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from polyfuse.core.errors import InputError
-from polyfuse.core.options import Count
+from polyfuse.core.options import Count, Depth
 from polyfuse.core.types import Features, Tensors
 from polyfuse.data.schema import Column
 from polyfuse.encoders.pretrained import PretrainedEncoder, digest, load_companion, load_model
 
 
 class TransformerEncoder(PretrainedEncoder):
-    """Any transformers text model: the last hidden states are the tokens.
+    """Any transformers text model: the mean of its last layers' hidden states are the tokens.
 
+    The last layer alone is shaped by what the model was pretrained for; with those below it, a frozen model tells more
+    (Devlin et al. 2019, section 5.3). Each is normalised before the mean, for their sizes differ.
     Several columns are joined by a newline. Of an encoder-decoder model the encoder alone is used.
     `prepare` gives `ids` (batch, n) int64 and `mask` (batch, n) bool.
 
@@ -26,6 +29,7 @@ class TransformerEncoder(PretrainedEncoder):
         columns: text columns that feed it.
         checkpoint: hub name or local folder.
         max_tokens: longer texts are cut there, and where the model itself ends.
+        layers: number of last layers of which the mean is taken; 1 is the last one as it is.
         pooling: the "mean" over tokens (Reimers and Gurevych 2019), the "first" token, the "last" one; "auto" is the
             last one for a decoder, whose other tokens have not seen the whole text, else the mean.
 
@@ -42,6 +46,7 @@ class TransformerEncoder(PretrainedEncoder):
         *,
         checkpoint: str = "sentence-transformers/all-MiniLM-L6-v2",
         max_tokens: Count = 160,
+        layers: Depth = 4,
         pooling: Literal["auto", "mean", "first", "last"] = "auto",
     ) -> None:
         super().__init__()
@@ -54,6 +59,7 @@ class TransformerEncoder(PretrainedEncoder):
         if isinstance(getattr(self.backbone, "pooler", None), torch.nn.Module):
             self.backbone.pooler = None  # type: ignore[assignment]
         self.dim = config.hidden_size
+        self.layers = layers
         self.pooling = pooling if pooling != "auto" else ("last" if _is_decoder(config.model_type) else "mean")
         self.max_tokens = min(max_tokens, self.companion.model_max_length, _positions(self.backbone))
         ends = (self.companion.pad_token_id, self.companion.eos_token_id, self.companion.bos_token_id, 0)
@@ -72,15 +78,25 @@ class TransformerEncoder(PretrainedEncoder):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Features:
         """ids: (batch, n), mask: (batch, n) bool."""
-        tokens = self.backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        output = self.backbone(input_ids=ids, attention_mask=mask.long(), output_hidden_states=self.layers > 1)
+        tokens = output.last_hidden_state
+        if self.layers > 1:
+            # Without the embedding of the tokens, which no layer has seen; the last as the model's final norm leaves it.
+            last = [*output.hidden_states[1:-1], tokens][-self.layers :]
+            tokens = torch.stack([F.layer_norm(layer.float(), (self.dim,)) for layer in last]).mean(0)
         if self.pooling == "mean":
             return Features.of_tokens(tokens, mask)
         at = mask.sum(1) - 1 if self.pooling == "last" else torch.zeros_like(ids[:, 0])
         return Features(tokens, mask, tokens[torch.arange(len(tokens), device=tokens.device), at])
 
     def preparation(self) -> dict[str, Any]:
-        """Return tokenizer, length and pooling."""
-        return {"tokenizer": self._tokenizer, "max_tokens": self.max_tokens, "pooling": self.pooling}
+        """Return tokenizer, length, layers and pooling."""
+        return {
+            "tokenizer": self._tokenizer,
+            "max_tokens": self.max_tokens,
+            "layers": self.layers,
+            "pooling": self.pooling,
+        }
 
 
 def _tokenizer_digest(tokenizer: Any) -> str:

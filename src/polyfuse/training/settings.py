@@ -54,7 +54,7 @@ class TrainingSettings(Strict):
         trackers: where curves go.
     """
 
-    epochs: Count = 20
+    epochs: Count = 12
     batch_size: Count = 64
     accumulate: Count = 1
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -63,7 +63,7 @@ class TrainingSettings(Strict):
     warmup: Share = 0.1
     schedule: Literal["cosine", "constant"] = "cosine"
     clip: Annotated[float, Field(gt=0)] = 1.0
-    modality_dropout: Share = 0.1
+    modality_dropout: Share = 0.2
     metric: str | None = None
     patience: Count = 5
     precision: Literal["auto", "bf16", "float32"] = "auto"

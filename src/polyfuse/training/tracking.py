@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,32 @@ def tracking(
         yield None
         return
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {"wandb": {"dir": str(folder)}, "mlflow": {"logging_dir": f"sqlite:///{folder.resolve()}/mlflow.db"}}
-    accelerator.init_trackers(name, init_kwargs=settings)
-    for tracker in accelerator.trackers:
-        # TensorBoard would show the settings as a second, empty run.
-        if tracker.name != "tensorboard":
-            tracker.store_init_configuration(dict(config))
+    with _mlflow_store(folder) if "mlflow" in map(str, accelerator.log_with) else nullcontext():
+        accelerator.init_trackers(
+            name, init_kwargs={"wandb": {"dir": str(folder)}, "mlflow": {"logging_dir": str(folder / "mlflow")}}
+        )
+        for tracker in accelerator.trackers:
+            # TensorBoard would show the settings as a second, empty run.
+            if tracker.name != "tensorboard":
+                tracker.store_init_configuration(dict(config))
+        try:
+            yield lambda figures, step: accelerator.log(figures, step=step)
+        finally:
+            accelerator.end_training()
+            accelerator.trackers.clear()
+
+
+@contextmanager
+def _mlflow_store(folder: Path) -> Iterator[None]:
+    """Let MLflow write into a database in the run's folder, unless the user has named a server or a store."""
+    import mlflow
+
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        yield
+        return
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{folder.resolve()}/mlflow.db")
     try:
-        yield lambda figures, step: accelerator.log(figures, step=step)
+        yield
     finally:
-        accelerator.end_training()
-        accelerator.trackers.clear()
+        mlflow.set_tracking_uri(before)
