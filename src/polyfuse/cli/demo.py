@@ -24,7 +24,7 @@ from polyfuse.predictor import Predictor
 from polyfuse.progress import RichProgress
 
 TARGET = "key"
-TRAIN_ROWS, TEST_ROWS, SEED = 1200, 400, 0
+TRAIN_ROWS, TEST_ROWS, SEED = 1000, 400, 0
 
 
 @dataclass(frozen=True)

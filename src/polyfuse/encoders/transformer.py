@@ -81,7 +81,7 @@ class TransformerEncoder(PretrainedEncoder):
         output = self.backbone(input_ids=ids, attention_mask=mask.long(), output_hidden_states=self.layers > 1)
         tokens = output.last_hidden_state
         if self.layers > 1:
-            # Without the embedding of the tokens, which no layer has seen; the last as the model's final norm leaves it.
+            # Without the embedding, which no layer has seen; the last as the final norm leaves it.
             last = [*output.hidden_states[1:-1], tokens][-self.layers :]
             tokens = torch.stack([F.layer_norm(layer.float(), (self.dim,)) for layer in last]).mean(0)
         if self.pooling == "mean":
