@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from polyfuse.data.reading import Table
 
 import polyfuse as pf
 from measure import about, cost, data_folder, empty_cache, peak_mb, show
+from polyfuse.data.reading import Table
 from polyfuse.fusion import FUSIONS
 
 ALONE = {"image": {"columns": ["image"]}, "audio": {"columns": ["audio"]}}

@@ -95,7 +95,9 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
     if not (folder / _MANIFEST).is_file():
         raise InputError(f"{folder} holds something that is not a Polyfuse artifact; choose another folder")
     if not overwrite:
-        raise InputError(f"{folder} holds an artifact; choose another folder, or allow to overwrite it")
+        raise InputError(
+            f"{folder} holds an artifact: choose another folder, or replace it with overwrite (--overwrite)"
+        )
 
 
 def write(

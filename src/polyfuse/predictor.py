@@ -61,6 +61,9 @@ class Predictor:
         settings: any of the recipe's keys, e.g. `fusion="attention"`, `tuning={"text": "lora"}`,
             `training={"epochs": 5}`; they go before the recipe.
 
+    Attributes:
+        recipe: as it was given; once there is a model, with everything filled in.
+
     Raises:
         RecipeError: with everything that is wrong in the recipe.
     """
@@ -81,7 +84,8 @@ class Predictor:
         given = read_recipe(recipe)
         if target is not None:
             settings = {"target": target, **settings}
-        self.recipe = updated(given, settings) if settings else given
+        self._given = updated(given, settings) if settings else given
+        self.recipe = self._given
         self._schema: Schema | None = None
         self._built: Built | None = None
         self._metrics: dict[str, Any] = {}
@@ -113,7 +117,7 @@ class Predictor:
         """
         from polyfuse.fitting import make_plan
 
-        return make_plan(self.recipe, self._read(data))
+        return make_plan(self._given, self._read(data))
 
     def fit(
         self,
@@ -145,7 +149,7 @@ class Predictor:
 
         folder = Path(out) if out is not None else None
         work = _begin(folder, resume=resume, overwrite=overwrite) if folder is not None else None
-        plan = make_plan(self.recipe, self._read(data))
+        plan = make_plan(self._given, self._read(data))
         held_out = self._read(validation) if validation is not None else None
         fitted = fit(plan, validation=held_out, work=work, resume=resume, progress=make_progress(progress))
         self.recipe, self._schema, self._built = plan.recipe, plan.schema, fitted.built
@@ -154,6 +158,7 @@ class Predictor:
             "training": {
                 "rows": len(fitted.rows),
                 "skipped_rows": len(fitted.rows.skipped),
+                "notes": fitted.rows.notes,
                 "seconds": round(fitted.seconds, 3),
                 "metric": outcome.metric,
                 "best": outcome.value,
@@ -352,6 +357,8 @@ def _begin(folder: Path, *, resume: bool, overwrite: bool) -> Path:
     work = folder.with_name(f"{folder.name}.training")
     if (work / FILE).is_file() and not resume:
         if not overwrite:
-            raise InputError(f"an unfinished run is in {work}: go on with resume, or begin anew with overwrite")
+            raise InputError(
+                f"an unfinished run is in {work}: go on with resume (--resume), or begin anew with overwrite (--overwrite)"
+            )
         shutil.rmtree(work)
     return work

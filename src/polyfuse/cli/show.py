@@ -75,6 +75,8 @@ def fitted(predictor: Predictor, out: Path, *, as_json: bool) -> None:
         f"{training['rows']:,} rows in {training['seconds']:.1f} s, best after epoch {training['epoch']}:"
         f" {training['reason']}. The rows above chose the weights: measure on others."
     )
+    for note in training["notes"]:
+        console.print(f"[dim]note: {escape(note)}[/dim]")
     console.print(f"saved [bold]{escape(str(out))}[/bold]; next:")
     console.print(f"  polyfuse evaluate {escape(str(out))} test.csv")
     console.print(f"  polyfuse predict {escape(str(out))} test.csv --out predictions.csv")

@@ -11,12 +11,8 @@ Precision = Literal["bf16", "float32"]
 
 
 def default_device() -> torch.device:
-    """Return the accelerator that torch sees, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+    """Return the GPU that torch sees, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def has_bf16(device: torch.device) -> bool:
