@@ -248,6 +248,19 @@ def test_a_given_validation_table_decides(recipe: dict[str, object]) -> None:
     assert predictor.metrics["training"]["rows"] == 80
 
 
+def test_an_undefined_metric_does_not_lose_the_model(tmp_path: Path) -> None:
+    table = mixed(40).drop(columns=["photo", "sound", "note"])
+    settings = {"columns": {"label": "ignore"}, "training": {"epochs": 2, "metric": "r2"}}
+    predictor = pf.Predictor("size", **settings)
+    # R² of a single row is undefined.
+    predictor.fit(table, validation=mixed(1, seed=3), out=tmp_path / "run", progress=False)
+    assert predictor.metrics["training"]["best"] is None
+    assert pf.load(tmp_path / "run").metrics == predictor.metrics
+    # A predictor can be fitted again, on another table.
+    predictor.fit(table.rename(columns={"shop": "market"}), progress=False)
+    assert predictor.schema.modalities == {"table": ["market"]}
+
+
 def test_wrong_calls_are_told(fitted: pf.Predictor, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="target is missing"):
         pf.Predictor()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import warnings
 from collections.abc import Collection, Mapping
@@ -161,10 +162,10 @@ class Predictor:
                 "notes": fitted.rows.notes,
                 "seconds": round(fitted.seconds, 3),
                 "metric": outcome.metric,
-                "best": outcome.value,
+                "best": _defined(outcome.value),
                 "epoch": outcome.epoch,
                 "reason": outcome.reason,
-                "history": outcome.history,
+                "history": [{name: _defined(value) for name, value in epoch.items()} for epoch in outcome.history],
             },
             "validation": json.loads(self._report(fitted.validation).to_json()),
         }
@@ -345,6 +346,11 @@ def load(folder: str | Path) -> Predictor:
     return predictor
 
 
+def _defined(value: float) -> float | None:
+    """Return a figure as JSON has it: undefined ones are null."""
+    return value if math.isfinite(value) else None
+
+
 def _begin(folder: Path, *, resume: bool, overwrite: bool) -> Path:
     """Check that an artifact may be written, and return the folder of the run beside it.
 
@@ -358,7 +364,8 @@ def _begin(folder: Path, *, resume: bool, overwrite: bool) -> Path:
     if (work / FILE).is_file() and not resume:
         if not overwrite:
             raise InputError(
-                f"an unfinished run is in {work}: go on with resume (--resume), or begin anew with overwrite (--overwrite)"
+                f"an unfinished run is in {work}: go on with resume (--resume), or begin anew with overwrite"
+                " (--overwrite)"
             )
         shutil.rmtree(work)
     return work

@@ -21,6 +21,7 @@ from polyfuse.data.batches import Batches
 from polyfuse.data.schema import Target
 from polyfuse.fusion import FUSIONS
 from polyfuse.heads import HEADS
+from polyfuse.metrics import METRICS
 from polyfuse.model import FusionModel
 from polyfuse.training.checkpoints import FILE, Checkpoints
 from polyfuse.training.loop import Trainer, _hide
@@ -206,6 +207,14 @@ def test_ctrl_c_ends_it_with_the_best_weights() -> None:
 def test_a_loss_that_is_no_number_is_an_error_with_advice() -> None:
     with pytest.raises(PolyfuseError, match=r"lower training\.learning_rate"):
         trainer(SETTINGS, poison=True).run()
+
+
+def test_weights_are_ranked_by_the_metric_then_by_the_loss() -> None:
+    accuracy, rmse = trainer(SETTINGS), trainer(SETTINGS)
+    rmse.metric = METRICS["rmse"]
+    nan = float("nan")
+    assert accuracy._rank(0.9, 2.0) > accuracy._rank(0.8, 1.0) > accuracy._rank(0.8, 1.5) > accuracy._rank(nan, 0.1)
+    assert rmse._rank(0.8, 2.0) > rmse._rank(0.9, 1.0) > rmse._rank(nan, 0.1)
 
 
 def test_modality_dropout_hides_but_never_everything() -> None:

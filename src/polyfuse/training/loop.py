@@ -214,13 +214,15 @@ class Trainer:
         y_true, y_score, loss = self._predict_validation()
         value = self.metric.function(y_true, y_score)
         state = self._state
-        sign = 1.0 if self.metric.greater_is_better else -1.0
-        better = math.isnan(state.best) or sign * value > sign * state.best
-        # A metric such as accuracy has many ties on few rows; the loss breaks them.
-        if better or not self._best or (value == state.best and loss < state.best_loss):
+        if not self._best or self._rank(value, loss) > self._rank(state.best, state.best_loss):
             state.best, state.best_loss, state.best_epoch = value, loss, state.epoch + 1
             self._best = {name: tensor.detach().clone() for name, tensor in _moving(self.model).items()}
         return {"validation_loss": loss, f"validation_{self.metric.name}": value}
+
+    def _rank(self, value: float, loss: float) -> tuple[float, float]:
+        """Order weights: by the metric, then by the loss, for a metric such as accuracy has many ties on few rows."""
+        sign = 1.0 if self.metric.greater_is_better else -1.0
+        return -math.inf if math.isnan(value) else sign * value, -loss
 
     @torch.inference_mode()
     def _predict_validation(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], float]:
