@@ -117,6 +117,45 @@ def test_a_row_with_nothing_gets_the_prior_and_a_flag(fitted: pf.Predictor) -> N
     np.testing.assert_allclose(answers.scores.iloc[2], target.frequencies, rtol=1e-6)
 
 
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_a_table_in_which_nothing_is_present(fitted: pf.Predictor, rows: int) -> None:
+    with pytest.warns(UserWarning, match="lacks"):
+        answers = fitted.answer(pd.DataFrame({"unknown": range(rows)}))
+    assert answers.nothing_present.tolist() == [True] * rows
+    assert answers.scores.shape == (rows, 2)
+    with pytest.warns(UserWarning, match="lacks"):
+        report = fitted.evaluate(pd.DataFrame({"label": ["yes", "no"]}))
+    assert report["log_loss"] == pytest.approx(report.baseline["log_loss"])
+
+
+def test_rows_that_are_left_out_of_a_measurement_are_told(recipe: dict[str, object]) -> None:
+    settings = {"modalities": {"table": {"columns": ["size"]}}, "training": {"epochs": 1}}
+    predictor = pf.Predictor("label", data={"on_bad_row": "skip"}, **settings).fit(mixed(60), progress=False)
+    test = mixed(20, seed=1)
+    test.loc[test.index[:3], "label"] = "maybe"
+    with pytest.warns(UserWarning, match=r"not measured: 3 of 20 rows"):
+        assert predictor.evaluate(test).rows == 17
+
+
+def test_a_modality_may_bear_any_name(tmp_path: Path) -> None:
+    table = mixed(60)
+    modalities = {name: {"columns": ["size"]} for name in ("name", "training", "a.b c", "🙂")}
+    predictor = pf.Predictor("label", modalities=modalities, training={"epochs": 1}).fit(table, progress=False)
+    loaded = pf.load(predictor.save(tmp_path / "run"))
+    pd.testing.assert_frame_equal(loaded.predict_proba(table), predictor.predict_proba(table), atol=1e-6)
+
+
+def test_the_folder_of_the_training_media_may_be_gone(tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    settings = {"modalities": {"table": {"columns": ["size"]}}, "training": {"epochs": 1}}
+    predictor = pf.Predictor("label", data={"media_root": str(tmp_path / "media")}, **settings)
+    with pytest.raises(InputError, match="media_root"):
+        pf.Predictor("label", data={"media_root": str(tmp_path / "none")}, **settings).fit(mixed(60), progress=False)
+    folder = predictor.fit(mixed(60), progress=False).save(tmp_path / "run")
+    (tmp_path / "media").rmdir()
+    assert len(pf.load(folder).predict(mixed(5))) == 5
+
+
 def test_saved_and_loaded_it_answers_the_same(fitted: pf.Predictor, tmp_path: Path, checkpoint: str) -> None:
     test = mixed(25, seed=5)
     folder = fitted.save(tmp_path / "run")
@@ -197,10 +236,10 @@ def test_gated_weights_can_be_read_back(recipe: dict[str, object]) -> None:
     assert weights.columns.tolist() == ["image", "audio", "text", "table"]
     assert (weights["image"] == 0).all()
     np.testing.assert_allclose(weights.sum(axis=1), 1.0, rtol=1e-5)
+    settings = {"modalities": {"table": {"columns": ["size"]}}, "training": {"epochs": 1}}
+    plain = pf.Predictor("label", fusion="concat", **settings).fit(mixed(60), progress=False)
     with pytest.raises(InputError, match="no weights"):
-        pf.Predictor("label", modalities={"table": {"columns": ["size"]}}, training={"epochs": 1}).fit(
-            mixed(60), progress=False
-        ).fusion_weights(mixed(3))
+        plain.fusion_weights(mixed(3))
 
 
 def test_a_second_fit_encodes_nothing(

@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import shutil
+import warnings
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,7 +39,7 @@ from polyfuse.recipe import Built, Recipe, build, read_recipe
 
 FORMAT = 1
 _MANIFEST = "artifact.json"
-_MAX_TEXT = 64 << 20  # bytes of a JSON or YAML file
+_MAX_TEXT = 512 << 20  # bytes of a JSON or YAML file
 _PACKAGES = ("torch", "transformers", "peft", "safetensors", "numpy", "pandas")
 
 
@@ -153,6 +154,7 @@ def read(folder: Path) -> Artifact:
         _load_weights(built.model, load_file(folder / "weights.safetensors"), folder)
     except (ValidationError, SafetensorError, OSError, AssertionError, KeyError) as error:
         raise ArtifactError(f"{folder} is damaged ({_briefly(error)}); restore it from a copy") from error
+    _warn_versions(manifest.packages)
     names = list(recipe.modalities or {})
     for i, known in manifest.backbones_outside.items():
         backbone = built.model.encoder(names[i]).backbone
@@ -270,6 +272,18 @@ def _links(folder: str, names: list[str]) -> set[str]:
 
 def _briefly(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
+
+
+def _warn_versions(saved: dict[str, str]) -> None:
+    """Warn where a package that computes is of another major version than the one that the artifact was made with."""
+    now = _versions()
+    for name in ("torch", "transformers", "peft"):
+        if name in saved and name in now and saved[name].split(".")[0] != now[name].split(".")[0]:
+            warnings.warn(
+                f"the model was made with {name} {saved[name]}, and {now[name]} is installed: answers may differ",
+                UserWarning,
+                stacklevel=4,
+            )
 
 
 def _versions() -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -75,8 +75,12 @@ def make_plan(recipe: Recipe, table: Table) -> Plan:
         InputError: the recipe and the table do not go together.
     """
     ignored = [name for name, choice in recipe.columns.items() if choice == "ignore"]
-    if recipe.data.group is not None:
-        ignored.append(recipe.data.group)
+    group = recipe.data.group
+    if group is not None:
+        if group not in table.frame.columns:
+            hint = nearest(group, table.frame.columns)
+            raise InputError(f"data.group: {table.name} has no column {group!r}; {hint}")
+        ignored.append(group)
     columns = {name: modality.columns for name, modality in recipe.modalities.items()} if recipe.modalities else None
     schema = infer_schema(
         table,
@@ -100,7 +104,6 @@ def fit(
     validation: Table | None = None,
     work: Path | None = None,
     resume: bool = False,
-    cache: FeatureCache | None = None,
     progress: Progress | None = None,
 ) -> Fitted:
     """Train the model of a plan.
@@ -110,7 +113,6 @@ def fit(
         validation: rows that decide which weights are kept; split off the training table when left out.
         work: a folder for the checkpoint and the trackers; None keeps neither.
         resume: go on from the checkpoint there, if there is one.
-        cache: of frozen encoders' Features.
         progress: shows how far it is.
 
     Raises:
@@ -126,7 +128,7 @@ def fit(
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
         built = build(recipe, plan.schema, device)
-        cache = cache or FeatureCache()
+        cache = FeatureCache()
         sources = _sources(built, rows, cache, device, progress)
         others = sources if held_out is rows else _sources(built, held_out, cache, device, progress)
         with tracking(accelerator, logs, "polyfuse", _flat(recipe.as_data())) as log:
@@ -137,7 +139,7 @@ def fit(
                 settings,
                 accelerator,
                 rates=_rates(built),
-                checkpoints=Checkpoints(work, _run_id(plan, rows)) if work is not None else None,
+                checkpoints=Checkpoints(work, _run_id(plan, rows, held_out)) if work is not None else None,
                 log=log,
                 progress=progress,
                 deadline=begun + settings.time_limit if settings.time_limit is not None else None,
@@ -146,9 +148,24 @@ def fit(
 
 
 def cached_sources(
-    built: Built, rows: Rows, cache: FeatureCache, device: torch.device, progress: Progress
+    built: Built,
+    rows: Rows,
+    cache: FeatureCache,
+    device: torch.device,
+    progress: Progress,
+    *,
+    without: Collection[str] = (),
 ) -> dict[str, Source]:
-    """Return the Features of all modalities whose encoder is frozen, encoding what the cache does not hold yet."""
+    """Return the Features of the modalities whose encoder is frozen, encoding what the cache does not hold yet.
+
+    Args:
+        built: the model.
+        rows: whose values.
+        cache: where Features are kept.
+        device: where the encoders run.
+        progress: shows how far it is.
+        without: modalities that are not wanted.
+    """
     model = built.model
     return {
         name: cache.source(
@@ -161,7 +178,7 @@ def cached_sources(
             progress=progress,
         )
         for name in model.modalities
-        if name in built.frozen
+        if name in built.frozen and name not in without
     }
 
 
@@ -216,10 +233,18 @@ def _rates(built: Built) -> dict[nn.Module, float]:
     return rates
 
 
-def _run_id(plan: Plan, rows: Rows) -> str:
+def _run_id(plan: Plan, *tables: Rows) -> str:
     """Identify recipe and data: what a checkpoint must have in common with the run that goes on from it."""
-    about = [plan.recipe.as_data(), plan.schema.as_json(), rows.present.tolist(), rows.answers]
-    return hashlib.blake2b(json.dumps(about, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+    recipe = plan.recipe.as_data()
+    for key in ("time_limit", "trackers", "checkpoint_every"):  # these do not change the weights
+        recipe["training"].pop(key, None)
+    whole = hashlib.blake2b(json.dumps(recipe, sort_keys=True).encode(), digest_size=16)
+    for rows in tables:
+        whole.update(json.dumps(rows.answers, default=str).encode())
+        for name in plan.schema.modalities:
+            for row in range(len(rows)):
+                whole.update(rows.digest(name, row) or b"-")
+    return whole.hexdigest()
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, str | float | bool]:

@@ -79,7 +79,7 @@ def run(
     answers = empty.cpu().expand(len(rows), *empty.shape).clone()
     answered = present.any(1).nonzero().squeeze(1)
     with (progress or Silent()).bar("Predicting", len(answered)) as bar:
-        for window in torch.split(answered, _WINDOW):
+        for window in torch.split(answered, _WINDOW) if len(answered) else ():
             some = {name: source.batch(window.tolist()) for name, source in every.items()}
             prepared = {name: value for name, value in some.items() if not isinstance(value, Features)}
             for part in by_length(prepared, len(window), _BATCH):

@@ -80,11 +80,7 @@ class Predictor:
             raise InputError("target is missing: name the column that is asked for, e.g.  Predictor(target='price')")
         if recipe is None:
             recipe = {"target": target}
-        elif isinstance(recipe, Mapping) and target is not None:
-            recipe = {"target": target, **recipe}
-        given = read_recipe(recipe)
-        if target is not None:
-            settings = {"target": target, **settings}
+        given = read_recipe(recipe, target=target)
         self._given = updated(given, settings) if settings else given
         self.recipe = self._given
         self._schema: Schema | None = None
@@ -148,13 +144,13 @@ class Predictor:
         """
         from polyfuse.fitting import fit, make_plan
 
-        folder = Path(out) if out is not None else None
+        folder = Path(out).absolute() if out is not None else None
         work = _begin(folder, resume=resume, overwrite=overwrite) if folder is not None else None
         plan = make_plan(self._given, self._read(data))
         held_out = self._read(validation) if validation is not None else None
         fitted = fit(plan, validation=held_out, work=work, resume=resume, progress=make_progress(progress))
         self.recipe, self._schema, self._built = plan.recipe, plan.schema, fitted.built
-        outcome = fitted.outcome
+        outcome, self._logs = fitted.outcome, None
         self._metrics = {
             "training": {
                 "rows": len(fitted.rows),
@@ -214,7 +210,7 @@ class Predictor:
         if nothing.any():
             named = nothing.index[nothing].tolist()
             warnings.warn(
-                f"{len(named)} rows have no modality and get the training prior: {named[:8]}", UserWarning, stacklevel=3
+                f"rows with no modality ({len(named)}) get the training prior: {named[:8]}", UserWarning, stacklevel=3
             )
         target = self.schema.target
         labels = pd.Series(built.model.head.decode(scores), index=rows.index, name=target.name)
@@ -258,6 +254,8 @@ class Predictor:
         rows = read_rows(
             table, self.schema, training=False, answers=True, on_bad_row=self.recipe.data.on_bad_row, progress=shown
         )
+        if rows.skipped:
+            warnings.warn(f"not measured: {rows.notes[-1]}", UserWarning, stacklevel=2)
         return self._report(rows, without=without, progress=shown)
 
     def save(self, folder: str | Path, *, standalone: bool = True, overwrite: bool = False) -> Path:
@@ -286,7 +284,10 @@ class Predictor:
         return self._built
 
     def _read(self, data: Any) -> Table:
-        return read_table(data, media_root=self.recipe.data.media_root)
+        root = self.recipe.data.media_root
+        # Where a model is used, the folder of its training may be gone; then the table's own folder holds.
+        gone = root is not None and self._built is not None and not Path(root).is_dir()
+        return read_table(data, media_root=None if gone else root)
 
     def _rows_to_answer(self, data: Any) -> Rows:
         """Read rows to be predicted: none is left out, so that each gets its answer."""
@@ -302,7 +303,7 @@ class Predictor:
 
         built, shown = self._need_model(), make_progress(False if progress is None else progress)
         head = built.model.head
-        sources = cached_sources(built, rows, FeatureCache(), self._device, shown)
+        sources = cached_sources(built, rows, FeatureCache(), self._device, shown, without=without)
         scores, present = score(built.model, rows, self._device, without=without, sources=sources, progress=shown)
         truth: NDArray[Any] = head.truth(head.encode(rows.answers)).numpy()
         return evaluate(

@@ -75,6 +75,15 @@ def test_predict_prints_or_writes(run: Path, folder: Path) -> None:
     assert [row["y"] for row in json.loads(out)["predictions"]] == expected
 
 
+def test_predictions_of_rows_with_the_same_label(run: Path, folder: Path) -> None:
+    twice = pd.concat([table(5, seed=2)] * 2)
+    twice.to_parquet(folder / "twice.parquet")
+    out, _ = polyfuse("predict", run, "twice.parquet", "--proba", cwd=folder)
+    lines = out.strip().splitlines()
+    assert len(lines) == 11
+    assert lines[1:6] == lines[6:]
+
+
 def test_evaluate(run: Path, folder: Path) -> None:
     out, _ = polyfuse("evaluate", run, "test.csv", "--html", "report.html", cwd=folder)
     assert "roc_auc" in out

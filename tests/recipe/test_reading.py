@@ -99,7 +99,7 @@ def test_each_mistake_is_named(tmp_path: Path, text: str, expected: str) -> None
 
 def test_too_large_missing_or_binary(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="at most"):
-        read_recipe(written(tmp_path, "target: y #" + "x" * (1 << 20)))
+        read_recipe(written(tmp_path, "target: y #" + "x" * (8 << 20)))
     with pytest.raises(RecipeError, match="cannot be read"):
         read_recipe(tmp_path / "missing.yaml")
     with pytest.raises(RecipeError, match="cannot be read"):
@@ -128,6 +128,30 @@ def test_any_value_at_any_key_is_read_or_refused(value: object, key: str) -> Non
     assert read_recipe(recipe.as_data()) == recipe
 
 
+def test_options_arrive_in_the_type_of_the_constructor(tmp_path: Path) -> None:
+    # YAML 1.1 reads 1e-4 as a string.
+    text = "target: y\nfusion: {name: attention, heads: '4'}\ntuning: {text: {name: lora, learning_rate: 1e-4}}"
+    recipe = read_recipe(written(tmp_path, text))
+    assert recipe.fusion.options == {"heads": 4}
+    assert isinstance(recipe.tuning, dict)
+    assert recipe.tuning["text"].options == {"learning_rate": 1e-4}
+    given = {"target": "y", "fusion": {"name": "attention", "heads": "4"}}
+    read_recipe(given)
+    assert given["fusion"] == {"name": "attention", "heads": "4"}
+
+
+def test_the_target_may_be_left_out_of_a_file(tmp_path: Path) -> None:
+    path = written(tmp_path, "fusion: concat")
+    assert read_recipe(path, target="y") == read_recipe({"target": "y", "fusion": "concat"})
+    assert read_recipe({"target": "x"}, target="y").target == "y"
+
+
+def test_a_tuning_of_a_modality_called_name() -> None:
+    recipe = read_recipe({"target": "y", "tuning": {"name": {"name": "frozen"}, "text": "full"}})
+    assert isinstance(recipe.tuning, dict)
+    assert read_recipe(recipe.as_data()) == recipe
+
+
 def test_updated_merges_and_replaces() -> None:
     recipe = Recipe(target="y")
     changed = updated(
@@ -144,5 +168,7 @@ def test_updated_merges_and_replaces() -> None:
     assert (changed.training.epochs, changed.training.seed) == (2, 5)
     assert changed.as_data()["tuning"] == {"text": "lora"}
     assert updated(changed, {"fusion": {"name": "concat"}}).fusion.as_data() == "concat"
+    with pytest.raises(RecipeError, match="has no keys"):
+        updated(recipe, {"training.trackers.first": "wandb"})
     with pytest.raises(RecipeError, match="did you mean 'epochs'"):
         updated(recipe, {"training.epoch": 2})

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import BertConfig
 
 from polyfuse.core.contract import Encoder
 from polyfuse.core.errors import InputError
@@ -98,6 +99,23 @@ def test_it_never_serves_a_stale_entry(tmp_path: Path) -> None:
         assert not torch.equal(changed.pooled, plain.pooled)
     assert encoder_key(Letters(), "float32") != encoder_key(Letters(), "bf16")
     assert encoder_key(Letters(), "float32") == encoder_key(Letters(), "float32")
+
+
+def test_the_configuration_of_a_backbone_is_part_of_the_key() -> None:
+    encoders = [Letters(), Letters()]
+    for encoder, heads in zip(encoders, (2, 4), strict=True):
+        encoder.backbone = nn.Linear(1, 1, bias=False)
+        nn.init.ones_(encoder.backbone.weight)
+        encoder.backbone.config = BertConfig(num_attention_heads=heads, name_or_path=str(heads))
+    assert encoder_key(encoders[0], "float32") != encoder_key(encoders[1], "float32")
+    encoders[1].backbone.config = BertConfig(num_attention_heads=2, name_or_path="elsewhere")
+    assert encoder_key(encoders[0], "float32") == encoder_key(encoders[1], "float32")
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="set POLYFUSE_CACHE"):
+        source(FeatureCache(tmp_path / "file"), Letters())
 
 
 def test_a_damaged_entry_is_seen_and_made_anew(tmp_path: Path) -> None:

@@ -72,8 +72,10 @@ def fit(
     validation: Annotated[
         Path | None, typer.Option(help="Rows that decide which weights are kept; split off TRAIN when left out.")
     ] = None,
-    time_limit: Annotated[str | None, typer.Option(help="For the whole fit: 90s, 5m, 1h.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    time_limit: Annotated[
+        str | None, typer.Option(help="Stop training 90s, 5m, 1h after the start, and keep the best weights.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was killed.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run left at OUT.")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -100,14 +101,18 @@ def answers(answers: Answers, out: Path | None, *, proba: bool, as_json: bool) -
     """Print predictions, or write them to a file."""
     frame = answers.labels.to_frame()
     if proba:
-        frame = frame.join(answers.scores.add_prefix("p:"))
+        frame = pd.concat([frame, answers.scores.add_prefix("p:")], axis=1)
     frame["nothing_present"] = answers.nothing_present
     if out is not None:
         with whole_file(out) as temporary:
             _write(frame, temporary, out.suffix)
         messages().print(f"wrote {len(frame):,} rows to {escape(str(out))}")
     if as_json:
-        typer.echo(json.dumps({"rows": len(frame), "predictions": json.loads(frame.to_json(orient="records"))}))
+        typer.echo(
+            json.dumps(
+                {"rows": len(frame), "predictions": json.loads(frame.to_json(orient="records", double_precision=15))}
+            )
+        )
     elif out is None:
         typer.echo(frame.to_csv(index=False), nl=False)
 
@@ -116,7 +121,7 @@ def _write(frame: Any, path: Path, ending: str) -> None:
     if ending == ".parquet":
         frame.to_parquet(path, index=False)
     elif ending == ".jsonl":
-        frame.to_json(path, orient="records", lines=True, force_ascii=False)
+        frame.to_json(path, orient="records", lines=True, force_ascii=False, double_precision=15)
     else:
         frame.to_csv(path, index=False, sep="\t" if ending == ".tsv" else ",")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -92,13 +93,15 @@ class Batches(Dataset[Batch]):
     def loader(self, order: Sequence[Sequence[int]]) -> Iterator[Batch]:
         """Yield a batch for each group of rows; workers prepare them where preparing takes place in each epoch."""
         lazy = any(isinstance(source, LazySource) for source in self.sources.values())
-        workers = min(2, len(order)) if lazy and len(order) > 8 else 0
+        # Only a forked worker shares the table; elsewhere each would get a copy, and scripts would need a main guard.
+        workers = min(2, len(order)) if lazy and len(order) > 8 and sys.platform == "linux" else 0
         # The generator keeps the loader from drawing a seed out of the global one: the same run draws the same numbers.
         yield from DataLoader(
             self,
             batch_size=None,
             sampler=order,
             num_workers=workers,
+            multiprocessing_context="fork" if workers else None,
             generator=torch.Generator().manual_seed(0),
             collate_fn=None,
         )
@@ -117,15 +120,17 @@ def in_memory(
         progress: shows how far it is.
     """
     lazy = LazySource(encoder, rows, modality)
-    first = lazy.batch(range(min(16, len(rows))))
-    size = sum(value.element_size() * value[0].numel() for value in first.values()) * len(rows)
-    if size > memory:
+    some = min(16, len(rows))
+    if _bytes(lazy.batch(range(some))) / some * len(rows) > memory:
         return lazy
-    parts = []
+    parts: list[Tensors] = []
     with (progress or Silent()).bar(f"Preparing {modality}", len(rows)) as bar:
         for start in range(0, len(rows), CHUNK):
             chunk = range(start, min(start + CHUNK, len(rows)))
             parts.append(lazy.batch(chunk))
+            # Joined, every row is as long as the longest: one with many images may make all too large.
+            if max(_bytes(part) / len(part["mask"]) if "mask" in part else 0 for part in parts) * len(rows) > memory:
+                return lazy
             bar.advance(len(chunk))
     return PreparedSource(join(parts))
 
@@ -173,6 +178,10 @@ def join(parts: Sequence[Tensors]) -> Tensors:
         ragged = all(_ragged(part[key], part["mask"]) for part in parts)
         joined[key] = torch.cat([_pad(part[key], longest) if ragged else part[key] for part in parts])
     return joined
+
+
+def _bytes(tensors: Tensors) -> int:
+    return sum(value.element_size() * value.numel() for value in tensors.values())
 
 
 def _ragged(value: Tensor, mask: Tensor) -> bool:

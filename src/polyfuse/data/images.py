@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 50_000_000
 
+#: Pixels of all images of one cell, each counted as a square of its longer side.
+MAX_CELL_PIXELS = 200_000_000
+
 # Pillow's other formats are not wanted here; one of them (EPS) runs a program.
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")
 
@@ -26,8 +29,11 @@ def decode_images(loaded: list[Loaded]) -> list[Image]:
     """Return 8-bit RGB images, upright as EXIF says; transparent parts are white. A moving one is its first frame.
 
     Raises:
-        CellError: one cannot be decoded, or has more than MAX_PIXELS.
+        CellError: one cannot be decoded, or has more than MAX_PIXELS; or they have too many together.
     """
+    total = sum(side * side for side in image_size(loaded)) if len(loaded) > 1 else 0
+    if total > MAX_CELL_PIXELS:
+        raise CellError(f"the cell's images may have {total:,} pixels in all; the limit is {MAX_CELL_PIXELS:,}")
     return [_decode_image(part) for part in loaded]
 
 

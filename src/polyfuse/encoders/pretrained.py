@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from safetensors import SafetensorError
 from torch import nn
 
 from polyfuse.core.contract import Encoder
@@ -133,7 +134,7 @@ def load_model(checkpoint: str, part: Part) -> tuple[nn.Module, str]:
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
         raise _unloadable(checkpoint, "model", error) from error
     missing = [name for name in report["missing_keys"] if not _UNREAD.search(name)]
     if missing:

@@ -192,7 +192,11 @@ def encoder_of(name: str, modalities: Mapping[str, Modality]) -> Component:
 def _tuning_data(tuning: Component | Mapping[str, Component]) -> Any:
     if isinstance(tuning, Component):
         return tuning.as_data()
-    return {name: component.as_data() for name, component in tuning.items()}
+    # A modality that is called `name` must not read like the name of one tuning for all.
+    return {
+        name: {"name": component.name, **component.options} if name == "name" else component.as_data()
+        for name, component in tuning.items()
+    }
 
 
 def _check_reads(name: str, encoder: Component, schema: Schema) -> None:

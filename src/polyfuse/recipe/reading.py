@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,7 +20,7 @@ from polyfuse.recipe.description import DataSettings, Modality, Recipe
 from polyfuse.training.settings import TrainingSettings
 from polyfuse.tuning import TUNINGS
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 8 << 20
 
 #: Every family of components, by the word that a recipe has for it.
 FAMILIES: dict[str, Registry[Any]] = {"encoder": ENCODERS, "fusion": FUSIONS, "head": HEADS, "tuning": TUNINGS}
@@ -28,18 +29,27 @@ Place: TypeAlias = tuple[Any, ...]
 Errors: TypeAlias = Iterator[tuple[Place, str]]
 
 
-def read_recipe(source: Recipe | Mapping[str, Any] | str | Path) -> Recipe:
+def read_recipe(source: Recipe | Mapping[str, Any] | str | Path, *, target: str | None = None) -> Recipe:
     """Read a recipe from a YAML file or a mapping.
+
+    Args:
+        source: the file, the mapping, or a recipe.
+        target: goes before what stands there.
 
     Raises:
         RecipeError: with everything that is wrong in it, each with its place.
     """
+    lines: dict[Place, int] = {}
+    document: Any
     if isinstance(source, Recipe):
-        return _checked(source.as_data(), "the recipe", {})
-    if isinstance(source, Mapping):
-        return _checked(dict(source), "the recipe", {})
-    document, lines = _load(Path(source))
-    return _checked(document, str(source), lines)
+        document, name = source.as_data(), "the recipe"
+    elif isinstance(source, Mapping):
+        document, name = deepcopy(dict(source)), "the recipe"
+    else:
+        (document, lines), name = _load(Path(source)), str(source)
+    if target is not None and isinstance(document, dict):
+        document["target"] = target
+    return _checked(document, name, lines)
 
 
 def updated(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
@@ -56,6 +66,8 @@ def updated(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
         place = document
         for part in path:
             inner = place.get(part, {})
+            if not isinstance(inner, str | Mapping):
+                raise RecipeError(f"{key}: {part} holds {inner!r:.80}, which has no keys; set {part} itself")
             # A component that stands there by its name alone gets its options beside the name.
             place[part] = {"name": inner} if isinstance(inner, str) else dict(inner)
             place = place[part]
@@ -68,12 +80,12 @@ def updated(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
 def _checked(document: Any, name: str, lines: Mapping[Place, int]) -> Recipe:
     if not isinstance(document, dict):
         raise RecipeError(f"{name}: a recipe is a mapping that begins with  target: <column>;  given {document!r:.80}")
-    errors: list[tuple[Place, str]] = []
+    # First the components: their options are brought to the type that the constructor wants.
+    errors = list(_component_errors(document))
     try:
         recipe = Recipe.model_validate(document)
     except ValidationError as error:
         errors += [(item["loc"], _say(item)) for item in error.errors() if item["loc"][0] != "tuning"]
-    errors += _component_errors(document)
     if not errors:
         return recipe
     told = []
@@ -101,7 +113,7 @@ def _keys_at(place: Place) -> list[str]:
 
 
 def _component_errors(document: Mapping[str, Any]) -> Errors:
-    """Check every component against the constructor of its class."""
+    """Check every component against the constructor of its class, and bring its options to the types there."""
     yield from _option_errors(FUSIONS, document.get("fusion"), "fusion")
     yield from _option_errors(HEADS, document.get("head"), "head")
     yield from _tuning_errors(document.get("tuning"))
@@ -141,7 +153,7 @@ def _option_errors(registry: Registry[Any], value: Any, *place: Any) -> Errors:
             yield (*place, option), f"{name} has no such option; {nearest(str(option), known)}"
             continue
         try:
-            _adapter(registry, name, option).validate_python(given)
+            value[option] = _adapter(registry, name, option).validate_python(given)
         except ValidationError as error:
             for item in error.errors():
                 yield (*place, option), f"{given!r:.80} given: {item['msg']}"

@@ -13,8 +13,9 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -146,9 +147,18 @@ class FeatureCache:
             device: where the encoder runs.
             precision: how precisely it runs.
             progress: shows how far it is.
+
+        Raises:
+            InputError: the folder cannot be written.
         """
         folder = self.folder / encoder_key(encoder, precision)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"the feature cache {self.folder} cannot be written ({error.strerror}): set POLYFUSE_CACHE to a folder"
+                " that can"
+            ) from error
         digests = [rows.digest(modality, row) for row in range(len(rows))]
         first = {digest: row for row, digest in reversed(list(enumerate(digests))) if digest is not None}
         shards: list[Shard] = []
@@ -171,26 +181,38 @@ class FeatureCache:
 
     def size(self) -> int:
         """Return the bytes in use."""
-        return sum(path.stat().st_size for path in self.folder.glob("*/*.safetensors"))
+        return sum(size for size, *_ in self._shards())
+
+    def _shards(self, pattern: str = "*/*.safetensors") -> list[tuple[int, float, Path]]:
+        """Return size, time of last use and path of each file; another process may remove some meanwhile."""
+        found = []
+        for path in self.folder.glob(pattern):
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                found.append((status.st_size, status.st_mtime, path))
+        return found
 
     def _evict(self, used: set[Path]) -> None:
         """Remove the shards unused for longest until the limit holds; those just used go last."""
-        for orphan in self.folder.glob("*/.*.tmp"):
-            if time.time() - orphan.stat().st_mtime > _ORPHAN_SECONDS:
+        for _, changed, orphan in self._shards("*/.*.tmp"):
+            if time.time() - changed > _ORPHAN_SECONDS:
                 orphan.unlink(missing_ok=True)
-        shards = [(path in used, path.stat().st_mtime, path) for path in self.folder.glob("*/*.safetensors")]
-        size = sum(path.stat().st_size for *_, path in shards)
-        for *_, path in sorted(shards):
-            if size <= self.limit:
+        shards = self._shards()
+        total = sum(size for size, *_ in shards)
+        for size, _, path in sorted(shards, key=lambda shard: (shard[2] in used, shard[1])):
+            if total <= self.limit:
                 break
-            size -= path.stat().st_size
+            total -= size
             path.unlink(missing_ok=True)
 
 
 def encoder_key(encoder: Encoder, precision: Precision) -> str:
-    """Hash all that Features depend on beside the value: class, preparation, precision and every weight."""
+    """Hash all that Features depend on beside the value: class, preparation, precision, configuration, every weight."""
     kind = type(encoder)
+    config: Any = getattr(encoder.backbone, "config", None)
+    model = config.to_dict() if config is not None else {}
     about = [
+        {key: value for key, value in model.items() if key not in ("_name_or_path", "transformers_version")},
         _FORMAT,
         kind.__module__,
         kind.__qualname__,
@@ -198,7 +220,7 @@ def encoder_key(encoder: Encoder, precision: Precision) -> str:
         precision,
         weights_digest(encoder.state_dict()),
     ]
-    return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(json.dumps(about, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
 
 def _read(path: Path, wanted: set[bytes]) -> Shard | None:
@@ -210,11 +232,17 @@ def _read(path: Path, wanted: set[bytes]) -> Shard | None:
                 return None
             if _checksum(path) == path.stem:
                 os.utime(path)
-                return {key: file.get_tensor(key) for key in ("digests", "ends", "tokens", "pooled")}
-    except (SafetensorError, OSError):
+                return _mapped(file)
+    except OSError:  # removed by another process, or not readable just now: that is no damage
+        return None
+    except SafetensorError:
         pass
     path.unlink(missing_ok=True)
     return None
+
+
+def _mapped(file: Any) -> Shard:
+    return {key: file.get_tensor(key) for key in ("digests", "ends", "tokens", "pooled")}
 
 
 def _index(shard: Shard, number: int, found: dict[bytes, tuple[int, int]]) -> None:
@@ -284,4 +312,6 @@ def _write(folder: Path, digests: list[bytes], parts: Sequence[Features]) -> tup
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    return path, shard
+    # From the file again: what is mapped needs no memory of its own.
+    with safe_open(path, framework="pt") as file:
+        return path, _mapped(file)

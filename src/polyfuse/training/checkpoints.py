@@ -87,10 +87,6 @@ class Checkpoints:
             )
         return Checkpoint(**parts, progress=state["progress"])
 
-    def remove(self) -> None:
-        """Remove the checkpoint."""
-        self.path.unlink(missing_ok=True)
-
 
 _PARTS = ("weights", "best", "optimizer", "random")
 

@@ -80,7 +80,7 @@ class Trainer:
         training: rows to learn from.
         validation: rows that decide which weights are kept.
         settings: how.
-        accelerator: device, and processes.
+        accelerator: the device.
         rates: learning rates of modules that have their own.
         checkpoints: where a run is kept, to go on from; None keeps nothing.
         log: takes the figures of an epoch, and the number of updates so far.
@@ -133,6 +133,7 @@ class Trainer:
             reason = self._epochs(bar)
         if not self._best and reason != "diverged":
             self._validate()
+            state.best_epoch = 0
         if not self._best:
             raise PolyfuseError(
                 f"the loss is not a number in epoch {state.epoch + 1}: lower training.learning_rate"
@@ -171,7 +172,8 @@ class Trainer:
             loss = self.model.head.loss(output, batch.target)
             if not torch.isfinite(loss):
                 return "diverged"
-            self.accelerator.backward(loss / settings.accumulate)
+            group = min(settings.accumulate, len(order) - state.batch // settings.accumulate * settings.accumulate)
+            self.accelerator.backward(loss / group)
             state.batch += 1
             state.loss += float(loss.detach()) * len(rows)
             if state.batch % settings.accumulate == 0 or state.batch == len(order):
@@ -214,6 +216,8 @@ class Trainer:
         y_true, y_score, loss = self._predict_validation()
         value = self.metric.function(y_true, y_score)
         state = self._state
+        if not math.isfinite(loss):
+            return {"validation_loss": loss, f"validation_{self.metric.name}": value}
         if not self._best or self._rank(value, loss) > self._rank(state.best, state.best_loss):
             state.best, state.best_loss, state.best_epoch = value, loss, state.epoch + 1
             self._best = {name: tensor.detach().clone() for name, tensor in _moving(self.model).items()}

@@ -49,7 +49,8 @@ class TrainingSettings(Strict):
         precision: of the arithmetic: "bf16" is autocast; "auto" takes it where a pretrained backbone runs on hardware
             that has it.
         seed: of everything random.
-        time_limit: seconds for the whole fit, or "90s", "5m", "1h"; the best weights so far come out when it ends.
+        time_limit: seconds, or "90s", "5m", "1h", after which training stops and the best weights so far come out.
+            What goes before, reading and encoding with frozen encoders, counts, but is not cut short.
         checkpoint_every: updates between two checkpoints; one is also written after each epoch.
         trackers: where curves go.
     """

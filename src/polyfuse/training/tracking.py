@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from polyfuse.core.errors import import_extra
+from polyfuse.core.errors import InputError, import_extra
 from polyfuse.training.loop import Log
 from polyfuse.training.settings import Tracker
 
@@ -25,13 +25,18 @@ def make_accelerator(
 
     Raises:
         MissingExtra: a tracker is not installed.
+        InputError: several processes were started; they would each train a model of their own, unsynchronised.
     """
     chosen = list(trackers) if folder is not None else []
     for name in chosen:
         if name in _EXTRAS:
             import_extra(name, _EXTRAS[name], f"training.trackers: {name}")
-    # Said outright: without `cpu`, two processes on CPUs would each train a model of their own, unsynchronised.
-    return Accelerator(cpu=device.type == "cpu", log_with=chosen or None, project_dir=folder)
+    accelerator = Accelerator(cpu=device.type == "cpu", log_with=chosen or None, project_dir=folder)
+    if accelerator.num_processes > 1:
+        raise InputError(
+            f"{accelerator.num_processes} processes were started, and training runs in one: start it without torchrun"
+        )
+    return accelerator
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from safetensors.torch import load_file
+
 from polyfuse.core.contract import Encoder, Tuning
 from polyfuse.core.errors import InputError
 from polyfuse.core.options import Count, Rate, Share
@@ -55,11 +57,11 @@ class LoraTuning(Tuning):
 
     def restore(self, encoder: Encoder, folder: Path) -> None:
         """Put the adapters that `save` wrote onto the backbone."""
-        from peft import PeftModel
+        from peft import set_peft_model_state_dict
 
-        backbone = self._backbone(encoder)
-        encoder.requires_grad_(False)
-        encoder.backbone = PeftModel.from_pretrained(backbone, folder, is_trainable=True)
+        self.apply(encoder)
+        # Not by peft's own loader, which also takes a pickle, or asks a hub, where the file is missing.
+        set_peft_model_state_dict(encoder.backbone, load_file(folder / "adapter_model.safetensors"))
 
     def _backbone(self, encoder: Encoder):  # type: ignore[no-untyped-def]
         if encoder.backbone is None:
