@@ -44,7 +44,7 @@ def run(folder: Path) -> Path:
     assert "accuracy" in out
     for expected in ("y: classification (2 labels), 200 rows", "x (number)", "place (category)", "fusion:", "id ("):
         assert expected in " ".join(told.split()), told
-    assert told.index("place (category)") < told.index("Training")
+    assert told.index("place (category)") < told.index("rows in")
     return folder / "runs" / "y"
 
 

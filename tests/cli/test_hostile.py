@@ -47,16 +47,21 @@ def bomb(folder: Path) -> Path:
     header = struct.pack(">IIBBBBB", 10_000, 10_000, 8, 2, 0, 0, 0)
     parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
     png = b"\x89PNG\r\n\x1a\n" + parts
-    (folder / "bomb.png").write_bytes(png)
-    return csv(plain(picture="bomb.png"))(folder)
+    return files(folder, "png", png)
+
+
+def files(folder: Path, ending: str, data: bytes | None) -> Path:
+    """Two files with the same content, or none, and a table that names each of them in every other row."""
+    for name in ("one", "two") if data is not None else ():
+        (folder / f"{name}.{ending}").write_bytes(data or b"")
+    return csv(plain(media=[f"one.{ending}", f"two.{ending}"] * (ROWS // 2)))(folder)
 
 
 def truncated_wav(folder: Path) -> Path:
     import soundfile
 
     soundfile.write(folder / "s.wav", np.zeros(8000, dtype=np.float32), 8000)
-    (folder / "s.wav").write_bytes((folder / "s.wav").read_bytes()[:5000])
-    return csv(plain(sound="s.wav"))(folder)
+    return files(folder, "wav", (folder / "s.wav").read_bytes()[:5000])
 
 
 def duplicate_columns(folder: Path) -> Path:
@@ -70,16 +75,16 @@ REFUSED = {
     "an empty file": (text(""), "t.csv"),
     "0 rows": (text("x,y\n"), "no rows"),
     "1 row": (text("x,y\n1,a\n"), "row"),
-    "a constant target": (csv(plain(y="a")), "one"),
+    "a constant target": (csv(plain(y="a")), "nothing to tell apart"),
     "a target of NaN": (csv(plain(y=np.nan)), "y"),
     "nothing but NaN beside the target": (csv(plain(x=np.nan)), "nothing"),
     "10,000 classes": (csv(pd.DataFrame({"x": range(20_000), "y": [f"c{i // 2}" for i in range(20_000)]})), "classes"),
-    "infinite numbers": (csv(plain(x=[np.inf, *range(ROWS - 1)])), "infinite"),
+    "infinite numbers": (csv(plain(x=[np.inf, *np.random.default_rng(0).normal(size=ROWS - 1)])), "finite"),
     "duplicate column names": (duplicate_columns, "'x'"),
     "a 100 MP PNG": (bomb, "megapixel"),
-    "a truncated WAV": (truncated_wav, "s.wav"),
-    "a missing image": (csv(plain(picture="gone.png")), "gone.png"),
-    "a path that climbs out": (csv(plain(picture="../../secret.png")), "media_root"),
+    "a truncated WAV": (truncated_wav, "cut off"),
+    "a missing image": (lambda folder: files(folder, "png", None), "no such file"),
+    "a path that climbs out": (csv(plain(media=["../../a.png", "../b.png"] * (ROWS // 2))), "media_root"),
 }
 
 
@@ -98,7 +103,7 @@ def test_refused_with_one_clear_error(tmp_path: Path, name: str) -> None:
 HANDLED = {
     "a column of NaN": plain(z=np.nan),
     "emoji and NUL in categories": plain(z=["🙂\0", "é\u202e"] * (ROWS // 2)),
-    "huge numbers": plain(z=np.linspace(-1e308, 1e308, ROWS)),
+    "huge numbers": plain(z=[-1e308, 1e308, 0.5] * (ROWS // 3)),
     "names that are odd": plain().rename(columns={"x": "forward 🙂 | <b>"}),
     "a name that torch uses": plain().rename(columns={"x": "training"}),
 }
@@ -113,7 +118,7 @@ def test_handled(tmp_path: Path, name: str) -> None:
 
 
 def test_emoji_and_nul_in_text_are_read(tmp_path: Path, tiny_model: Callable[[str], str]) -> None:
-    notes = [f"word{i} 🙂\0 \ud83d {i}" for i in range(ROWS)]
+    notes = [f"word{i} 🙂\0 {i}" for i in range(ROWS)]
     plain(note=pd.Series(notes, dtype=object)).to_json(tmp_path / "t.jsonl", orient="records", lines=True)
     encoder = f"{{name: transformer, checkpoint: {tiny_model('bert')}}}"
     settings = f"modalities={{text: {{columns: [note], encoder: {encoder}}}}}"
