@@ -99,7 +99,7 @@ def test_a_recipe_is_printed_edited_and_followed(folder: Path) -> None:
     document = yaml.safe_load(out)
     assert document["target"] == "y"
     assert document["modalities"]["table"]["columns"] == ["x", "place"]
-    edited = out.replace("epochs: 12", "epochs: 2").replace("fusion: gated", "fusion: {name: deep, dim: 32}")
+    edited = out.replace("epochs: 12", "epochs: 2").replace("fusion: concat", "fusion: {name: deep, dim: 32}")
     assert edited != out
     (folder / "r.yaml").write_text(edited, encoding="utf-8")
     polyfuse("fit", "train.csv", "--recipe", "r.yaml", "--out", "runs/edited", cwd=folder)

@@ -101,7 +101,7 @@ class Recipe(Strict):
     task: Task | None = None
     columns: dict[str, ColumnChoice] = Field(default_factory=dict)
     modalities: dict[str, Modality] | None = Field(None, min_length=1)
-    fusion: Component = Component(name="gated")
+    fusion: Component = Component(name="concat")
     head: Component | None = None
     tuning: Component | dict[str, Component] = Field(default_factory=dict)
     data: DataSettings = DataSettings()
