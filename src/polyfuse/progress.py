@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from polyfuse.core.progress import Bar, Progress, Silent
 
@@ -44,7 +45,7 @@ class RichProgress:
 
 
 class _RichBar:
-    def __init__(self, shown, task) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, shown: Any, task: Any) -> None:
         self._shown, self._task = shown, task
 
     def advance(self, steps: float = 1, note: str = "") -> None:

@@ -72,8 +72,9 @@ def updated(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
             place[part] = {"name": inner} if isinstance(inner, str) else dict(inner)
             place = place[part]
         before = place.get(last)
-        merge = isinstance(before, Mapping) and isinstance(value, Mapping) and "name" not in value
-        place[last] = {**before, **value} if merge else value  # type: ignore[dict-item]
+        if isinstance(before, Mapping) and isinstance(value, Mapping) and "name" not in value:
+            value = {**before, **value}
+        place[last] = value
     return _checked(document, "the settings", {})
 
 

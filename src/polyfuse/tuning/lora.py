@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from safetensors.torch import load_file
 
@@ -52,7 +52,7 @@ class LoraTuning(Tuning):
 
     def save(self, encoder: Encoder, folder: Path) -> bool:
         """Write the adapters in peft's format."""
-        encoder.backbone.save_pretrained(folder)  # type: ignore[union-attr, operator]
+        self._backbone(encoder).save_pretrained(folder)
         return True
 
     def restore(self, encoder: Encoder, folder: Path) -> None:
@@ -63,14 +63,14 @@ class LoraTuning(Tuning):
         # Not by peft's own loader, which also takes a pickle, or asks a hub, where the file is missing.
         set_peft_model_state_dict(encoder.backbone, load_file(folder / "adapter_model.safetensors"))
 
-    def _backbone(self, encoder: Encoder):  # type: ignore[no-untyped-def]
+    def _backbone(self, encoder: Encoder) -> Any:
         if encoder.backbone is None:
             raise InputError(
                 f"tuning: lora needs a pretrained backbone, and {type(encoder).__name__} has none; use  full"
             )
         return encoder.backbone
 
-    def _targets(self, backbone) -> str | list[str]:  # type: ignore[no-untyped-def]
+    def _targets(self, backbone: Any) -> str | list[str]:
         """Name the linear layers: they are found, for their names differ between architectures and versions."""
         from torch import nn
 
