@@ -94,7 +94,7 @@ def run(
 def _part(value: Features | Tensors, rows: Tensor) -> Features | Tensors:
     if not isinstance(value, Features):
         return pick(value, rows)
-    return Features(value.tokens[rows], value.mask[rows], value.pooled[rows])
+    return value.rows(rows)
 
 
 def _to(inputs: Mapping[str, Features | Tensors], device: torch.device) -> dict[str, Features | Tensors]:

@@ -45,6 +45,16 @@ class FusionModel(nn.Module):
         output: Tensor = self.head(self.fusion(self.encode(inputs, present), present))
         return output
 
+    def loss(self, inputs: Inputs, present: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss of some rows in training, a scalar. target: (batch, …), as the head encodes it."""
+
+        def of(fused: Features, rows: Tensor) -> Tensor:
+            return self.head.loss(self.head(fused.rows(rows)), target[rows])
+
+        fused, penalty = self.fusion.with_penalty(self.encode(inputs, present), present, of)
+        loss = self.head.loss(self.head(fused), target)
+        return loss if penalty is None else loss + penalty
+
     def encode(self, inputs: Inputs, present: Tensor) -> dict[str, Features]:
         """Return each modality's Features; what stands in an absent slot means nothing."""
         features = {}

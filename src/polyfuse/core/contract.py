@@ -7,13 +7,16 @@ keyword-only, annotated, and has a default. The recipe is derived from those sig
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from torch import Tensor, nn
 
 from polyfuse.core.types import Features, Tensors
+
+#: From fused Features (batch, …) and the rows that count (batch,) bool to the mean loss of the head over those rows.
+LossOf: TypeAlias = Callable[[Features, Tensor], Tensor]
 
 
 class Encoder(nn.Module, ABC):
@@ -81,6 +84,19 @@ class Fusion(nn.Module, ABC):
     @abstractmethod
     def forward(self, features: Mapping[str, Features], present: Tensor) -> Features:
         """Fuse. present: (batch, modalities) bool, in the order of `dims`."""
+
+    def with_penalty(
+        self, features: Mapping[str, Features], present: Tensor, loss: LossOf
+    ) -> tuple[Features, Tensor | None]:
+        """Fuse, in training, and return a scalar that is added to the loss; None where the fusion asks for nothing.
+
+        Args:
+            features: of each modality.
+            present: (batch, modalities) bool, in the order of `dims`.
+            loss: of the head, for any Features of the fusion's width: a fusion may ask it of its parts.
+        """
+        fused: Features = self(features, present)
+        return fused, None
 
 
 class Head(nn.Module, ABC):

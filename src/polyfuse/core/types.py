@@ -50,6 +50,10 @@ class Features:
         """Return the same features on a device."""
         return Features(self.tokens.to(device), self.mask.to(device), self.pooled.to(device))
 
+    def rows(self, chosen: Tensor) -> Features:
+        """Return those of some rows. chosen: positions (n,), or (batch,) bool."""
+        return Features(self.tokens[chosen], self.mask[chosen], self.pooled[chosen])
+
     @classmethod
     def of_pooled(cls, pooled: Tensor) -> Features:
         """Return features whose only token is the pooled vector. pooled: (batch, dim)."""

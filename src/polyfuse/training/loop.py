@@ -168,8 +168,7 @@ class Trainer:
         for rows, batch in zip(order[state.batch :], self.training.loader(order[state.batch :]), strict=True):
             batch = batch.to(self.accelerator.device)
             assert batch.target is not None
-            output = self.model(batch.inputs, _hide(batch.present, settings.modality_dropout))
-            loss = self.model.head.loss(output, batch.target)
+            loss = self.model.loss(batch.inputs, _hide(batch.present, settings.modality_dropout), batch.target)
             if not torch.isfinite(loss):
                 return "diverged"
             group = min(settings.accumulate, len(order) - state.batch // settings.accumulate * settings.accumulate)
