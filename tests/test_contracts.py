@@ -15,6 +15,7 @@ import tiny
 from polyfuse.core.errors import InputError
 from polyfuse.core.registry import Registry
 from polyfuse.core.types import Sound
+from polyfuse.data.augmentation import AUGMENTATIONS
 from polyfuse.data.schema import Column, Target
 from polyfuse.encoders import ENCODERS, default_encoder
 from polyfuse.fusion import FUSIONS
@@ -22,7 +23,13 @@ from polyfuse.heads import HEADS
 from polyfuse.testing import check_encoder, check_fusion, check_head
 from polyfuse.tuning import TUNINGS
 
-FAMILIES: dict[str, Registry[Any]] = {"encoders": ENCODERS, "fusions": FUSIONS, "heads": HEADS, "tunings": TUNINGS}
+FAMILIES: dict[str, Registry[Any]] = {
+    "augmentations": AUGMENTATIONS,
+    "encoders": ENCODERS,
+    "fusions": FUSIONS,
+    "heads": HEADS,
+    "tunings": TUNINGS,
+}
 NAMES = [(family, name) for family, registry in FAMILIES.items() for name in registry]
 
 

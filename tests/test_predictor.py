@@ -57,7 +57,7 @@ def recipe(checkpoint: str) -> dict[str, object]:
         "text": note,
         "table": {"columns": ["size", "shop"]},
     }
-    return {"target": "label", "modalities": modalities, "training": QUICK}
+    return {"target": "label", "modalities": modalities, "fusion": "concat", "training": QUICK}
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_saved_and_loaded_it_answers_the_same(fitted: pf.Predictor, tmp_path: Pa
 @pytest.mark.parametrize("standalone", [True, False])
 def test_every_tuning_survives_saving(recipe: dict[str, object], tmp_path: Path, tuning: str, standalone: bool) -> None:
     settings = {"modalities": {"text": recipe["modalities"]["text"]}, "training": {"epochs": 1}}  # type: ignore[index]
-    predictor = pf.Predictor("label", tuning={"text": tuning}, **settings).fit(mixed(60), progress=False)
+    predictor = pf.Predictor("label", fusion="concat", tuning={"text": tuning}, **settings).fit(mixed(60), progress=False)
     test = mixed(20, seed=6)
     predictor.save(tmp_path / "run", standalone=standalone)
     stored = (tmp_path / "run" / "encoders" / "0" / "backbone").exists()
@@ -290,7 +290,7 @@ def test_a_given_validation_table_decides(recipe: dict[str, object]) -> None:
 def test_an_undefined_metric_does_not_lose_the_model(tmp_path: Path) -> None:
     table = mixed(40).drop(columns=["photo", "sound", "note"])
     settings = {"columns": {"label": "ignore"}, "training": {"epochs": 2, "metric": "r2"}}
-    predictor = pf.Predictor("size", **settings)
+    predictor = pf.Predictor("size", fusion="concat", **settings)
     # R² of a single row is undefined.
     predictor.fit(table, validation=mixed(1, seed=3), out=tmp_path / "run", progress=False)
     assert predictor.metrics["training"]["best"] is None

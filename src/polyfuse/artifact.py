@@ -7,6 +7,8 @@ metrics.json             how training went, and the report on the validation row
 weights.safetensors      every weight but those of pretrained backbones
 encoders/<i>/backbone/   the i-th modality's pretrained model, in transformers' own format
 encoders/<i>/adapter/    what its tuning added, in peft's own format
+members/<i>/             of an ensemble, the i-th member: its weights, its trees, or encoders that it has for itself
+words/<i>.json           of an ensemble, which words count in the i-th modality's text, and how much
 logs/                    curves, as the trackers wrote them
 README.md                the card
 """
@@ -18,6 +20,7 @@ import os
 import platform
 import shutil
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,15 +29,19 @@ from typing import Any
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from polyfuse.core.compute import default_device
+from polyfuse.core.contract import Tuning
 from polyfuse.core.errors import ArtifactError, InputError
 from polyfuse.core.files import whole_folder
 from polyfuse.core.types import Tensors
 from polyfuse.core.version import __version__
 from polyfuse.core.weights import base_weights, weights_digest
 from polyfuse.data.schema import Schema, Strict
-from polyfuse.model import FusionModel
+from polyfuse.ensemble import Ensemble
+from polyfuse.learners.words import WordStatistics
+from polyfuse.model import FusionModel, Model
 from polyfuse.recipe import Built, Recipe, build, read_recipe
 
 FORMAT = 1
@@ -119,8 +126,7 @@ def write(
     """
     check_free(folder, overwrite=overwrite)
     with whole_folder(folder) as new:
-        outside = _write_encoders(new, artifact, standalone)
-        save_file(_own_weights(artifact.built.model), new / "weights.safetensors")
+        outside = _write_model(new, artifact, standalone)
         (new / "recipe.yaml").write_text(artifact.recipe.to_yaml(), encoding="utf-8")
         _write_json(new / "schema.json", artifact.schema.as_json())
         _write_json(new / "metrics.json", artifact.metrics)
@@ -150,8 +156,8 @@ def read(folder: Path) -> Artifact:
         recipe = read_recipe(folder / "recipe.yaml")
         schema = Schema.model_validate(_read_json(folder / "schema.json"))
         metrics = _read_json(folder / "metrics.json")
-        built = build(recipe, schema, default_device(), stored=folder / "encoders")
-        _load_weights(built.model, load_file(folder / "weights.safetensors"), folder)
+        built = build(recipe, schema, default_device(), stored=folder)
+        _load_model(built.model, folder)
     except (ValidationError, SafetensorError, OSError, AssertionError, KeyError) as error:
         raise ArtifactError(f"{folder} is damaged ({_briefly(error)}); restore it from a copy") from error
     _warn_versions(manifest.packages)
@@ -181,12 +187,51 @@ def summary(folder: Path) -> dict[str, Any]:
     }
 
 
-def _write_encoders(folder: Path, artifact: Artifact, standalone: bool) -> dict[int, str]:
+def _write_model(folder: Path, artifact: Artifact, standalone: bool) -> dict[int, str]:
+    """Write all weights; return the hashes of the backbones that stay outside, by modality number."""
+    model, names = artifact.built.model, list(artifact.recipe.modalities or {})
+    outside = _write_encoders(folder, names, model, artifact.built.tunings, standalone)
+    save_file(_weights(model), folder / "weights.safetensors")
+    if not isinstance(model, Ensemble):
+        return outside
+    (folder / "words").mkdir()
+    for i, name in enumerate(names):
+        if name in model.words:
+            model.words[name].save(folder / "words" / f"{i}.json")
+    for i, member in enumerate(model.members):
+        place = folder / "members" / str(i)
+        place.mkdir(parents=True)
+        if isinstance(member.model, FusionModel):
+            _write_encoders(place, names, member.model, member.own, standalone=True)
+            save_file(_weights(member.model, shared=model.encoders), place / "weights.safetensors")
+        else:
+            member.model.save(place)
+    return outside
+
+
+def _load_model(model: Model, folder: Path) -> None:
+    """Read all weights that do not stand in a backbone's own folder."""
+    _load_weights(model, _weights(model), folder)
+    if not isinstance(model, Ensemble):
+        return
+    for i, name in enumerate(model.modalities):
+        if name in model.words:
+            model.words[name] = WordStatistics.load(folder / "words" / f"{i}.json")
+    for i, member in enumerate(model.members):
+        place = folder / "members" / str(i)
+        if isinstance(member.model, FusionModel):
+            _load_weights(member.model, _weights(member.model, shared=model.encoders), place)
+        else:
+            member.model.restore(place)
+
+
+def _write_encoders(
+    folder: Path, names: Sequence[str], model: Model, tunings: Mapping[str, Tuning], standalone: bool
+) -> dict[int, str]:
     """Write backbones and adapters; return the hashes of the backbones that stay outside, by modality number."""
     outside = {}
-    for i, name in enumerate(artifact.recipe.modalities or {}):
-        tuning = artifact.built.tunings.get(name)
-        encoder = artifact.built.model.encoder(name)
+    for i, name in enumerate(names):
+        tuning, encoder = tunings.get(name), model.encoder(name)
         if tuning is None or encoder.backbone is None:
             continue
         place = folder / "encoders" / str(i)
@@ -203,21 +248,24 @@ def _write_encoders(folder: Path, artifact: Artifact, standalone: bool) -> dict[
     return outside
 
 
-def _own_weights(model: FusionModel) -> Tensors:
-    """Return the weights that do not stand in a backbone's own folder."""
-    inside = tuple(f"encoders.{i}.backbone." for i in range(len(model.encoders)))
+def _weights(model: Model, shared: Iterable[nn.Module] = ()) -> Tensors:
+    """Return the weights that stand neither in a backbone's own folder, nor in a member's, nor in shared encoders."""
+    elsewhere = set(shared)
+    inside = [f"encoders.{i}.{'' if each in elsewhere else 'backbone.'}" for i, each in enumerate(model.encoders)]
+    inside += Ensemble.ELSEWHERE if isinstance(model, Ensemble) else ()
     return {
         name: tensor.detach().cpu().contiguous().clone()
         for name, tensor in model.state_dict().items()
-        if not name.startswith(inside)
+        if not name.startswith(tuple(inside))
     }
 
 
-def _load_weights(model: FusionModel, weights: Tensors, folder: Path) -> None:
-    expected = {name: tensor.shape for name, tensor in _own_weights(model).items()}
+def _load_weights(model: Model, expected: Tensors, folder: Path) -> None:
+    weights = load_file(folder / "weights.safetensors")
+    wanted = {name: tensor.shape for name, tensor in expected.items()}
     given = {name: tensor.shape for name, tensor in weights.items()}
-    if expected != given:
-        wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+    if wanted != given:
+        wrong = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
         raise ArtifactError(f"{folder}: weights.safetensors does not fit the recipe, e.g. in {wrong[0]!r}")
     model.load_state_dict(weights, strict=False)
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from polyfuse.core.progress import Progress, Silent
-from polyfuse.core.types import Features, Tensors
+from polyfuse.core.types import Features, Inputs, Tensors
 from polyfuse.data.batches import LazySource, Source, by_length, pick
 from polyfuse.data.rows import Rows
-from polyfuse.model import FusionModel
+from polyfuse.model import Model, Texts
 
 _WINDOW = 512  # rows prepared together, then sorted by length
 _BATCH = 64
@@ -33,24 +33,20 @@ class AbsentSource:
         return Features.of_pooled(torch.zeros(len(rows), self._dim))
 
 
-def score(model: FusionModel, rows: Rows, device: torch.device, **options: Any) -> tuple[Tensor, Tensor]:
+def score(model: Model, rows: Rows, device: torch.device, **options: Any) -> tuple[Tensor, Tensor]:
     """Return the head's scores (rows, …) of all rows, and which modalities each had: (rows, modalities) bool.
 
     A row in which nothing is present gets the head's prior. Options are those of `run`.
     """
-
-    def answer(features: Mapping[str, Features], present: Tensor) -> Tensor:
-        return model.head.scores(model.head(model.fusion(features, present)))
-
-    return run(model, rows, device, answer, model.head.prior(), **options)
+    return run(model, rows, device, model.scores, model.head.prior(), **options)
 
 
 @torch.inference_mode()
 def run(
-    model: FusionModel,
+    model: Model,
     rows: Rows,
     device: torch.device,
-    answer: Callable[[Mapping[str, Features], Tensor], Tensor],
+    answer: Callable[[Inputs, Tensor, Texts], Tensor],
     empty: Tensor,
     *,
     without: Collection[str] = (),
@@ -63,7 +59,7 @@ def run(
         model: on the device.
         rows: of a table.
         device: where the model is.
-        answer: what is wanted of some rows' Features and presence.
+        answer: what is wanted of some rows' inputs, presence and texts.
         empty: what a row gets in which nothing is present.
         without: modalities that are taken away from every row.
         sources: where the inputs of some modalities come from; the others are prepared here.
@@ -76,16 +72,20 @@ def run(
         for name in model.modalities
     }
     every |= {name: source for name, source in (sources or {}).items() if name not in without}
+    reads = {name: name in without for name in model.reads_text}
     answers = empty.cpu().expand(len(rows), *empty.shape).clone()
     answered = present.any(1).nonzero().squeeze(1)
     with (progress or Silent()).bar("Predicting", len(answered)) as bar:
         for window in torch.split(answered, _WINDOW) if len(answered) else ():
-            some = {name: source.batch(window.tolist()) for name, source in every.items()}
+            numbers = window.tolist()
+            some = {name: source.batch(numbers) for name, source in every.items()}
+            texts = {name: [None if gone else rows.text(name, row) for row in numbers] for name, gone in reads.items()}
             prepared = {name: value for name, value in some.items() if not isinstance(value, Features)}
             for part in by_length(prepared, len(window), _BATCH):
                 inputs = {name: _part(value, part) for name, value in some.items()}
                 here = present[window[part]].to(device)
-                found = answer(model.encode(_to(inputs, device), here), here)
+                chosen = {name: [said[i] for i in part.tolist()] for name, said in texts.items()}
+                found = answer(_to(inputs, device), here, chosen)
                 answers[window[part]] = found.cpu().to(answers.dtype)
                 bar.advance(len(part))
     return answers, present

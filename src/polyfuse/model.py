@@ -1,19 +1,86 @@
-"""FusionModel: Y = head(fusion(F_1(X_1), …, F_k(X_k))), the one function that all else trains, measures or ships."""
+"""Models: from the inputs of all modalities to the answer, the one function that all else trains, measures or ships."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from polyfuse.core.compute import Precision, autocast
-from polyfuse.core.contract import Encoder, Fusion, Head
+from polyfuse.core.contract import HIDDEN, Encoder, Fusion, Head
 from polyfuse.core.types import Features, Inputs, Tensors
 
+#: Of some rows the text of each modality that has one, None where it is absent.
+Texts: TypeAlias = Mapping[str, Sequence["str | None"]]
 
-class FusionModel(nn.Module):
-    """An encoder for each modality, one fusion, one head.
+
+class Model(nn.Module, ABC):
+    """An encoder for each modality, and what makes an answer of their Features.
+
+    Args:
+        encoders: by modality, in order; two modalities may share one encoder.
+        head: of the task.
+        precision: of the pretrained backbones; everything else computes in float32.
+
+    Attributes:
+        reads_text: modalities of which it wants the text itself beside the Features.
+    """
+
+    reads_text: frozenset[str] = frozenset()
+
+    def __init__(self, encoders: Mapping[str, Encoder], head: Head, *, precision: Precision = "float32") -> None:
+        super().__init__()
+        self.precision = precision
+        self.modalities = tuple(encoders)
+        unique = list(dict.fromkeys(encoders.values()))
+        self._place = {name: unique.index(encoder) for name, encoder in encoders.items()}
+        # A list, not a dict: a modality may bear any name, one that a torch module uses for itself too.
+        self.encoders = nn.ModuleList(unique)
+        self.head = head
+
+    @abstractmethod
+    def scores(self, inputs: Inputs, present: Tensor, texts: Texts) -> Tensor:
+        """Return the head's scores (batch, …), on the device of `present`.
+
+        Args:
+            inputs: of each modality its prepared tensors, or its Features.
+            present: (batch, modalities) bool, in the order of `modalities`.
+            texts: of the modalities in `reads_text`.
+        """
+
+    def encoder(self, modality: str) -> Encoder:
+        """Return the encoder of a modality."""
+        encoder = self.encoders[self._place[modality]]
+        assert isinstance(encoder, Encoder)
+        return encoder
+
+    def encode(self, inputs: Inputs, present: Tensor) -> dict[str, Features]:
+        """Return each modality's Features; what stands in an absent slot means nothing."""
+        return {name: self.encode_one(name, inputs[name], present) for name in self.modalities}
+
+    def encode_one(self, modality: str, value: Features | Tensors, present: Tensor) -> Features:
+        """Return the Features of one modality. present: (batch, modalities) bool."""
+        if isinstance(value, Features):
+            return value
+        encoder = self.encoder(modality)
+        with autocast(present.device, self.precision if encoder.backbone is not None else "float32"):
+            encoded = _encode_present(encoder, value, present[:, self.modalities.index(modality)])
+        return Features(encoded.tokens.float(), encoded.mask, encoded.pooled.float())
+
+    def train(self, mode: bool = True) -> Model:
+        """Like torch's, but an encoder without a trained weight stays in evaluation mode."""
+        super().train(mode)
+        for encoder in self.encoders:
+            if not any(parameter.requires_grad for parameter in encoder.parameters()):
+                encoder.eval()
+        return self
+
+
+class FusionModel(Model):
+    """Y = head(fusion(F_1(X_1), …, F_k(X_k))).
 
     Args:
         encoders: by modality, in order; two modalities may share one encoder.
@@ -25,25 +92,17 @@ class FusionModel(nn.Module):
     def __init__(
         self, encoders: Mapping[str, Encoder], fusion: Fusion, head: Head, *, precision: Precision = "float32"
     ) -> None:
-        super().__init__()
-        self.precision = precision
-        self.modalities = tuple(encoders)
-        unique = list(dict.fromkeys(encoders.values()))
-        self._place = {name: unique.index(encoder) for name, encoder in encoders.items()}
-        # A list, not a dict: a modality may bear any name, one that a torch module uses for itself too.
-        self.encoders = nn.ModuleList(unique)
-        self.fusion, self.head = fusion, head
-
-    def encoder(self, modality: str) -> Encoder:
-        """Return the encoder of a modality."""
-        encoder = self.encoders[self._place[modality]]
-        assert isinstance(encoder, Encoder)
-        return encoder
+        super().__init__(encoders, head, precision=precision)
+        self.fusion = fusion
 
     def forward(self, inputs: Inputs, present: Tensor) -> Tensor:
         """Return the head's output. present: (batch, modalities) bool, in the order of `modalities`."""
         output: Tensor = self.head(self.fusion(self.encode(inputs, present), present))
         return output
+
+    def scores(self, inputs: Inputs, present: Tensor, texts: Texts) -> Tensor:
+        """Return the head's scores (batch, …)."""
+        return self.head.scores(self(inputs, present))
 
     def loss(self, inputs: Inputs, present: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss of some rows in training, a scalar. target: (batch, …), as the head encodes it."""
@@ -55,39 +114,18 @@ class FusionModel(nn.Module):
         loss = self.head.loss(self.head(fused), target)
         return loss if penalty is None else loss + penalty
 
-    def encode(self, inputs: Inputs, present: Tensor) -> dict[str, Features]:
-        """Return each modality's Features; what stands in an absent slot means nothing."""
-        features = {}
-        for i, name in enumerate(self.modalities):
-            value = inputs[name]
-            if isinstance(value, Features):
-                features[name] = value
-                continue
-            encoder = self.encoder(name)
-            with autocast(present.device, self.precision if encoder.backbone is not None else "float32"):
-                encoded = _encode_present(encoder, value, present[:, i])
-            features[name] = Features(encoded.tokens.float(), encoded.mask, encoded.pooled.float())
-        return features
-
-    def train(self, mode: bool = True) -> FusionModel:
-        """Like torch's, but an encoder without a trained weight stays in evaluation mode."""
-        super().train(mode)
-        for encoder in self.encoders:
-            if not any(parameter.requires_grad for parameter in encoder.parameters()):
-                encoder.eval()
-        return self
-
 
 def _encode_present(encoder: Encoder, tensors: Tensors, here: Tensor) -> Features:
     """Encode the rows that are present, so that placeholders cost nothing and touch no batch statistics."""
+    run = encoder.resume if HIDDEN in tensors else encoder
     if bool(here.all()):
-        encoded: Features = encoder(**tensors)
+        encoded: Features = run(**tensors)
         return encoded
     rows = here.nonzero().squeeze(1)
     batch = len(here)
     if not len(rows):
         return Features.of_pooled(torch.zeros(batch, encoder.dim, device=here.device))
-    some: Features = encoder(**{key: value[rows] for key, value in tensors.items()})
+    some: Features = run(**{key: value[rows] for key, value in tensors.items()})
 
     def spread(value: Tensor) -> Tensor:
         return value.new_zeros(batch, *value.shape[1:]).index_copy(0, rows, value)

@@ -20,16 +20,18 @@ from polyfuse import artifact
 from polyfuse.core.compute import default_device
 from polyfuse.core.errors import InputError, PolyfuseError, nearest
 from polyfuse.core.progress import Progress
+from polyfuse.core.types import Inputs
 from polyfuse.data.reading import Table, read_table
 from polyfuse.data.rows import Rows, read_rows
 from polyfuse.data.schema import Schema
 from polyfuse.inference import run, score
+from polyfuse.model import FusionModel, Model, Texts
 from polyfuse.progress import make_progress
 from polyfuse.recipe import Built, Recipe, read_recipe, updated
 
 if TYPE_CHECKING:
     from polyfuse.evaluation.report import Report
-    from polyfuse.fitting import Plan
+    from polyfuse.fitting import Fitted, Plan
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,8 @@ class Predictor:
         return self._metrics
 
     @property
-    def model(self) -> torch.nn.Module:
-        """The FusionModel."""
+    def model(self) -> Model:
+        """The FusionModel, or an Ensemble of several."""
         return self._need_model().model
 
     def plan(self, data: Any) -> Plan:
@@ -149,22 +151,9 @@ class Predictor:
         plan = make_plan(self._given, self._read(data))
         held_out = self._read(validation) if validation is not None else None
         fitted = fit(plan, validation=held_out, work=work, resume=resume, progress=make_progress(progress))
-        self.recipe, self._schema, self._built = plan.recipe, plan.schema, fitted.built
-        outcome, self._logs = fitted.outcome, None
-        self._metrics = {
-            "training": {
-                "rows": len(fitted.rows),
-                "skipped_rows": len(fitted.rows.skipped),
-                "notes": fitted.rows.notes,
-                "seconds": round(fitted.seconds, 3),
-                "metric": outcome.metric,
-                "best": _defined(outcome.value),
-                "epoch": outcome.epoch,
-                "reason": outcome.reason,
-                "history": [{name: _defined(value) for name, value in epoch.items()} for epoch in outcome.history],
-            },
-            "validation": json.loads(self._report(fitted.validation).to_json()),
-        }
+        self.recipe, self._schema, self._built, self._logs = fitted.recipe, plan.schema, fitted.built, None
+        self._metrics = {"training": _history(fitted), "comparison": fitted.comparison}
+        self._metrics["validation"] = json.loads(self._report_of(fitted).to_json())
         if folder is not None and work is not None:
             self._logs = work / "logs"
             self.save(folder, overwrite=overwrite)
@@ -225,14 +214,18 @@ class Predictor:
             InputError: the fusion has no weights.
         """
         built = self._need_model()
-        weigh = getattr(built.model.fusion, "weights", None)
+        model = built.model
+        weigh = getattr(model.fusion, "weights", None) if isinstance(model, FusionModel) else None
         if weigh is None:
             raise InputError(f"the fusion {self.recipe.fusion.name!r} has no weights to read; fit with  fusion='gated'")
+
+        def answer(inputs: Inputs, present: torch.Tensor, texts: Texts) -> torch.Tensor:
+            weights: torch.Tensor = weigh(model.encode(inputs, present), present)
+            return weights
+
         names = list(built.model.modalities)
         rows = self._rows_to_answer(data)
-        weights, _ = run(
-            built.model, rows, self._device, weigh, torch.zeros(len(names)), progress=make_progress(progress)
-        )
+        weights, _ = run(model, rows, self._device, answer, torch.zeros(len(names)), progress=make_progress(progress))
         return pd.DataFrame(weights.numpy(), index=rows.index, columns=names)
 
     def evaluate(self, data: Any, *, without: Collection[str] = (), progress: bool | Progress | None = None) -> Report:
@@ -297,22 +290,32 @@ class Predictor:
         return read_rows(table, self.schema, training=False, on_bad_row=lenient)
 
     def _report(self, rows: Rows, *, without: Collection[str] = (), progress: Progress | None = None) -> Report:
-        from polyfuse.evaluation import evaluate
         from polyfuse.fitting import cached_sources
         from polyfuse.training.cache import FeatureCache
 
         built, shown = self._need_model(), make_progress(False if progress is None else progress)
-        head = built.model.head
         sources = cached_sources(built, rows, FeatureCache(), self._device, shown, without=without)
         scores, present = score(built.model, rows, self._device, without=without, sources=sources, progress=shown)
-        truth: NDArray[Any] = head.truth(head.encode(rows.answers)).numpy()
+        return self._measured(rows, scores.numpy(), present)
+
+    def _report_of(self, fitted: Fitted) -> Report:
+        if fitted.scores is None:
+            return self._report(fitted.measured)
+        return self._measured(fitted.measured, fitted.scores, fitted.measured.present)
+
+    def _measured(self, rows: Rows, scores: NDArray[Any], present: torch.Tensor) -> Report:
+        from polyfuse.evaluation import evaluate
+
+        model = self._need_model().model
+        head = model.head
+        shares = np.asarray(present.float().mean(0)).tolist()
         return evaluate(
-            truth,
-            scores.numpy(),
+            head.truth(head.encode(rows.answers)).numpy(),
+            scores,
             head.prior().cpu().numpy(),
             self.schema.target,
             head.metrics,
-            present=dict(zip(built.model.modalities, np.asarray(present.float().mean(0)).tolist(), strict=True)),
+            present=dict(zip(model.modalities, shares, strict=True)),
         )
 
     def _check_modalities(self, names: Collection[str]) -> None:
@@ -345,6 +348,22 @@ def load(folder: str | Path) -> Predictor:
     logs = Path(folder) / "logs"
     predictor._logs = logs if logs.is_dir() else None
     return predictor
+
+
+def _history(fitted: Fitted) -> dict[str, Any]:
+    """Return how a fit went, as JSON values."""
+    about: dict[str, Any] = {
+        "rows": len(fitted.rows),
+        "skipped_rows": len(fitted.rows.skipped),
+        "notes": fitted.rows.notes,
+        "seconds": round(fitted.seconds, 3),
+    }
+    outcome = fitted.outcome
+    if outcome is None:
+        return {**about, "reason": fitted.comparison["reason"]}
+    history = [{name: _defined(value) for name, value in epoch.items()} for epoch in outcome.history]
+    told = {"metric": outcome.metric, "best": _defined(outcome.value), "epoch": outcome.epoch, "history": history}
+    return {**about, **told, "reason": outcome.reason}
 
 
 def _defined(value: float) -> float | None:

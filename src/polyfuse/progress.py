@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,12 @@ _PATIENCE = 0.5  # seconds after which work is worth a bar
 
 class RichProgress:
     """Bars on standard error, so that standard output stays clean."""
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        from rich.console import Console
+
+        Console(file=sys.stderr, highlight=False).print(text, markup=False)
 
     @contextmanager
     def bar(self, what: str, total: float | None = None) -> Iterator[Bar]:
@@ -30,7 +36,18 @@ class RichProgress:
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        shown = Shown(*columns, console=Console(file=sys.stderr))
+        console = Console(file=sys.stderr)
+
+        class WithTable(Shown):
+            table: Any = None
+
+            def get_renderables(self) -> Iterator[Any]:
+                # Without a terminal only the last state is printed.
+                if self.table is not None:
+                    yield self.table
+                yield from super().get_renderables()
+
+        shown = WithTable(*columns, console=console)
         task = shown.add_task(what, total=total, note="")
         timer = threading.Timer(_PATIENCE, shown.start)
         timer.daemon = True
@@ -51,6 +68,17 @@ class _RichBar:
     def advance(self, steps: float = 1, note: str = "") -> None:
         """Say that some steps are done."""
         self._shown.update(self._task, advance=steps, **({"note": note} if note else {}))
+
+    def table(self, headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+        """Show a table above the bar."""
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in headings:
+            table.add_column(heading, overflow="fold")
+        for line in lines:
+            table.add_row(*line)
+        self._shown.table = table
 
 
 def make_progress(wanted: bool | Progress | None) -> Progress:

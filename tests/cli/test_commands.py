@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-QUICK = ("--set", "training.epochs=3")
+QUICK = ("--set", "training.epochs=3", "--set", "fusion=concat")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_a_recipe_is_printed_edited_and_followed(folder: Path) -> None:
     document = yaml.safe_load(out)
     assert document["target"] == "y"
     assert document["modalities"]["table"]["columns"] == ["x", "place"]
-    edited = out.replace("epochs: 12", "epochs: 2").replace("fusion: concat", "fusion: {name: deep, dim: 32}")
+    edited = out.replace("epochs: 12", "epochs: 2").replace("fusion: auto", "fusion: {name: deep, dim: 32}")
     assert edited != out
     (folder / "r.yaml").write_text(edited, encoding="utf-8")
     polyfuse("fit", "train.csv", "--recipe", "r.yaml", "--out", "runs/edited", cwd=folder)
@@ -166,7 +166,7 @@ def test_an_artifact_is_not_replaced_unasked(run: Path, folder: Path) -> None:
     polyfuse("fit", "train.csv", "--target", "y", "--out", "runs/z", *QUICK, "--overwrite", cwd=folder)
 
 
-LONG = ("--set", "training.epochs=25", "--set", "training.patience=25", "--set", "training.checkpoint_every=5")
+LONG = ("--set", "fusion=concat", "--set", "training.epochs=25", "--set", "training.patience=25", "--set", "training.checkpoint_every=5")
 
 
 def started(folder: Path, name: str) -> subprocess.Popen[str]:

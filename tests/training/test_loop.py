@@ -24,7 +24,7 @@ from polyfuse.heads import HEADS
 from polyfuse.metrics import METRICS
 from polyfuse.model import FusionModel
 from polyfuse.training.checkpoints import FILE, Checkpoints
-from polyfuse.training.loop import Trainer, _hide
+from polyfuse.training.loop import Trainer, scored, _hide
 from polyfuse.training.settings import TrainingSettings
 from polyfuse.training.tracking import make_accelerator
 
@@ -118,7 +118,7 @@ def test_it_learns_and_leaves_the_best_weights() -> None:
     assert outcome.value > 0.85
     values = [figures["validation_accuracy"] for figures in outcome.history]
     assert outcome.value == max(values)
-    truth, scores, _ = made._predict_validation()
+    truth, scores, _ = scored(made.model, made.validation, made.accelerator.device)
     assert (scores.argmax(1) == truth).mean() == pytest.approx(outcome.value)
 
 

@@ -55,10 +55,10 @@ def test_updates_follow_the_formula(optimizer: str) -> None:
         np.testing.assert_allclose(model.bias.detach().numpy(), values[1], rtol=1e-9)
 
 
-def test_a_module_has_its_own_rate_and_frozen_weights_none() -> None:
+def test_weights_have_their_own_rates_and_frozen_weights_none() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2))
     model[2].requires_grad_(False)
-    made = make_optimizer(model, {model[1]: 1e-5}, TrainingSettings(learning_rate=0.01))
+    made = make_optimizer(model, dict.fromkeys(model[1].parameters(), 1e-5), TrainingSettings(learning_rate=0.01))
     rates = {id(parameter): group["lr"] for group in made.param_groups for parameter in group["params"]}
     assert {rates[id(parameter)] for parameter in model[0].parameters()} == {0.01}
     assert {rates[id(parameter)] for parameter in model[1].parameters()} == {1e-5}

@@ -21,7 +21,7 @@ def fit(out: Path, *trackers: str) -> pf.Predictor:
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"x": rng.normal(size=60), "y": rng.integers(0, 2, 60)})
     settings = {"epochs": EPOCHS, "trackers": list(trackers)}
-    return pf.Predictor("y", training=settings).fit(table, out=out, progress=False)
+    return pf.Predictor("y", fusion="concat", training=settings).fit(table, out=out, progress=False)
 
 
 def test_tensorboard(tmp_path: Path) -> None:

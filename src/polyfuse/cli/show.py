@@ -72,10 +72,9 @@ def fitted(predictor: Predictor, out: Path, *, as_json: bool) -> None:
 
     typer.echo(str(Report.from_json(json.dumps(predictor.metrics["validation"]))))
     console = messages()
-    console.print(
-        f"{training['rows']:,} rows in {training['seconds']:.1f} s, best after epoch {training['epoch']}:"
-        f" {training['reason']}. The rows above chose the weights: measure on others."
-    )
+    how = f"best after epoch {training['epoch']}: {training['reason']}" if "epoch" in training else training["reason"]
+    console.print(f"{training['rows']:,} rows in {training['seconds']:.1f} s. {escape(how)}.", soft_wrap=True)
+    console.print("The rows above took part in the choice, so expect a little less: measure on others.")
     for note in training["notes"]:
         console.print(f"[dim]note: {escape(note)}[/dim]")
     console.print(f"saved [bold]{escape(str(out))}[/bold]; next:")

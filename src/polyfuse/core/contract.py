@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from polyfuse.core.types import Features, Tensors
 
+#: In a batch, the name of the tokens that `Encoder.lower` gave, from which `Encoder.resume` goes on.
+HIDDEN = "hidden"
+
 #: From fused Features (batch, …) and the rows that count (batch,) bool to the mean loss of the head over those rows.
 LossOf: TypeAlias = Callable[[Features, Tensor], Tensor]
 
@@ -65,6 +68,30 @@ class Encoder(nn.Module, ABC):
     def save_backbone(self, folder: Path) -> None:
         """Write the backbone and its tokenizer or processor to a folder that can be given as `checkpoint`."""
         raise TypeError(f"{type(self).__name__} has no backbone to save")
+
+    def part(self, layers: int) -> None:
+        """Part the backbone below its last layers, for those alone to be trained; what lies below them then rests.
+
+        Args:
+            layers: number of last layers of the backbone.
+        """
+
+    def lower(self) -> Encoder | None:
+        """Return what lies below the place where it was parted, as an encoder that never changes.
+
+        A batch may then hold, in place of what `prepare` gives, HIDDEN and `mask`: tokens and mask of its Features.
+        None where the encoder was not parted, or where the layers above need more than that.
+        """
+        return None
+
+    def resume(self, hidden: Tensor, mask: Tensor) -> Features:
+        """Go on from the Features of `lower`: what `forward` returns for the same values.
+
+        Args:
+            hidden: their tokens, (batch, tokens, width of `lower`).
+            mask: (batch, tokens) bool.
+        """
+        raise TypeError(f"{type(self).__name__} cannot be parted")
 
 
 class Fusion(nn.Module, ABC):
@@ -144,7 +171,7 @@ class Head(nn.Module, ABC):
 class Tuning(ABC):
     """Which weights of one encoder move."""
 
-    #: True when nothing moves, so that the encoder's Features can be computed once and kept.
+    #: True when nothing moves.
     frozen: ClassVar[bool] = False
     #: Learning rate of the backbone; None where that of the training holds.
     learning_rate: float | None = None
@@ -164,3 +191,36 @@ class Tuning(ABC):
     def restore(self, encoder: Encoder, folder: Path) -> None:
         """Like `apply`, with the added weights read from what `save` wrote."""
         self.apply(encoder)
+
+    def merge(self, encoder: Encoder) -> bool:
+        """Fold what the method added into the backbone's own weights: same answers, from the plain model.
+
+        Returns:
+            Whether the backbone is the plain model now; False, and nothing changed, where the method cannot be folded.
+        """
+        return True
+
+    def cached(self, encoder: Encoder) -> Encoder | None:
+        """Return the encoder whose Features never change, so that they can be computed once and kept.
+
+        That is the encoder itself where nothing moves, its lower part where that rests, or None.
+        """
+        return encoder if self.frozen else None
+
+    def rates(self, encoder: Encoder) -> Mapping[nn.Parameter, float]:
+        """Return the learning rates of the encoder's weights that have their own."""
+        if encoder.backbone is None or self.learning_rate is None:
+            return {}
+        return dict.fromkeys(encoder.backbone.parameters(), self.learning_rate)
+
+    def begin(self, encoder: Encoder, updates: int) -> None:
+        """Take note that training begins, or goes on. updates: how many there will have been when it is over."""
+        return
+
+    def penalty(self, encoder: Encoder) -> Tensor | None:
+        """Return a scalar that is added to the loss in training; None where the method asks for nothing."""
+        return None
+
+    def updated(self, encoder: Encoder, update: int) -> None:
+        """Take note of an update: after the optimizer's step, while the gradients still stand. update: from 1."""
+        return

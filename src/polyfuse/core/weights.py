@@ -10,18 +10,28 @@ from torch import nn
 from polyfuse.core.types import Tensors
 
 
+class Added(nn.Module):
+    """A part that a tuning put into a backbone: its weights are not the backbone's own."""
+
+
 def base_weights(backbone: nn.Module) -> Tensors:
-    """Return a backbone's own weights under their plain names, without what peft has put around and beside them."""
+    """Return a backbone's own weights under their plain names, without what a tuning has put around and beside them."""
     wrapped = getattr(backbone, "get_base_model", None)
-    if wrapped is None:
-        return backbone.state_dict()
-    marks = [f".{part}." for part in ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B")]
-    state: Tensors = wrapped().state_dict()
-    return {
-        name.replace(".base_layer.", "."): tensor
-        for name, tensor in state.items()
-        if not any(mark in name for mark in marks)
-    }
+    model: nn.Module = backbone if wrapped is None else wrapped()
+    state = model.state_dict()
+    for name, module in reversed(list(model.named_modules())):  # what stands in another first
+        # peft puts a layer into another one, under one of these names, and its own weights beside it.
+        kept = next((part for part in _WRAPPED if hasattr(module, part) and hasattr(module, "active_adapter")), None)
+        if kept is None and not isinstance(module, Added):
+            continue
+        inside = [key for key in state if key.startswith(f"{name}.")]
+        for key, tensor in [(key, state.pop(key)) for key in inside]:
+            if kept is not None and key.startswith(f"{name}.{kept}."):
+                state[f"{name}{key.removeprefix(f'{name}.{kept}')}"] = tensor
+    return state
+
+
+_WRAPPED = ("base_layer", "original_module")
 
 
 def weights_digest(weights: Tensors) -> str:

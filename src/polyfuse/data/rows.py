@@ -77,6 +77,13 @@ class Rows:
         cells = tuple(self._cells.get(name, position) for name in self.schema.modalities[modality])
         return None if all(cell is None for cell in cells) else cells
 
+    def text(self, modality: str, row: int) -> str | None:
+        """Return the texts of a modality's columns, joined by newlines; None when all are missing."""
+        columns = [column.name for column in self.schema.of(modality) if column.type == "text"]
+        position = int(self.positions[row])
+        cells = [cell for cell in (self._cells.get(name, position) for name in columns) if cell is not None]
+        return "\n".join(cells) if cells else None
+
     def digest(self, modality: str, row: int) -> bytes | None:
         """Return a hash (16 bytes) of a value, None when it is absent: equal for equal content in the same order."""
         position = int(self.positions[row])

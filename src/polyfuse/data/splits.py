@@ -45,8 +45,45 @@ def split(
         raise InputError(f"{len(answers)} rows cannot be split; at least two are needed")
     strata = _strata(answers, task)
     if groups is not None:
-        return _grouped(strata, _codes([("", i) if is_missing(g) else g for i, g in enumerate(groups)]), share, seed)
+        return _grouped(strata, _group_codes(groups), share, seed)
     return _plain(strata, share, seed)
+
+
+def folds(
+    answers: Sequence[Any], task: Task, *, count: int, seed: int, groups: Sequence[Hashable] | None = None
+) -> list[Positions]:
+    """Deal rows out to parts alike in their answers, as `split` understands it: what each of several folds holds out.
+
+    Args:
+        answers: of each row.
+        task: what they are.
+        count: number of parts, at least 2; fewer where there are fewer rows or groups.
+        seed: the same gives the same parts.
+        groups: of each row; no group is in two parts.
+
+    Returns:
+        Positions of each part, ascending; every row is in one.
+
+    Raises:
+        InputError: fewer than two rows or groups.
+    """
+    strata = _strata(answers, task)
+    whole = np.arange(len(strata)) if groups is None else _group_codes(groups)
+    count = min(count, int(whole.max(initial=-1)) + 1)
+    if count < 2:
+        raise InputError("all rows are of one group; folds need at least two" if len(strata) else "no rows to split")
+    random = np.random.default_rng(seed)
+    # Sorted by answer, in random order among equals, and dealt out in turn.
+    order = np.lexsort((random.random(len(strata)), random.permutation(int(strata.max()) + 1)[strata]))
+    dealt = np.empty(len(strata), dtype=np.int64)
+    dealt[order] = np.arange(len(strata)) % count
+    if groups is not None:
+        from sklearn.model_selection import StratifiedGroupKFold
+
+        parts = StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(strata, strata, whole)
+        for number, (_, held) in enumerate(parts):
+            dealt[held] = number
+    return [np.flatnonzero(dealt == number) for number in range(count)]
 
 
 def _strata(answers: Sequence[Any], task: Task) -> NDArray[np.int64]:
@@ -59,6 +96,11 @@ def _strata(answers: Sequence[Any], task: Task) -> NDArray[np.int64]:
     ranks = np.argsort(np.argsort(np.asarray(answers, dtype=np.float64), kind="stable"), kind="stable")
     bins = max(1, min(_BINS, len(answers) // 4))
     return (ranks * bins // len(answers)).astype(np.int64)
+
+
+def _group_codes(groups: Sequence[Hashable]) -> NDArray[np.int64]:
+    """Return a code for each row's group; a row without one is a group of its own."""
+    return _codes([("", i) if is_missing(group) else group for i, group in enumerate(groups)])
 
 
 def _codes(values: Sequence[Hashable]) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,6 +39,19 @@ class Front(nn.Module):
     def forward(self, model: Model, waves: Tensor, mask: Tensor) -> Features:
         """waves: (batch, samples) in [-1, 1], mask: (batch, samples) bool."""
 
+    def resume(self, upper: Callable[[Tensor], Any], hidden: Tensor, mask: Tensor) -> Features:
+        """Go on from hidden states between two layers.
+
+        Args:
+            upper: from some rows' hidden states to the model that goes on from them, whatever else it is given.
+            hidden: (batch, tokens, dim).
+            mask: (batch, tokens) bool.
+
+        Raises:
+            NotImplementedError: the layers above need more than these.
+        """
+        raise NotImplementedError
+
 
 class Waveform(Front):
     """Zero mean and unit variance over the real samples, for wav2vec 2.0, HuBERT, WavLM and their like.
@@ -71,7 +85,21 @@ class Waveform(Front):
             tokens = model(input_values=waves, attention_mask=mask.long()).last_hidden_state
             steps = torch.arange(tokens.shape[1], device=waves.device)
             return Features.of_tokens(tokens, steps < self.tokens(lengths).unsqueeze(1))
-        return _by_length(model, waves, lengths)
+        return _by_length(lambda rows, length: model(input_values=waves[rows, :length]).last_hidden_state, lengths)
+
+    def resume(self, upper: Callable[[Tensor], Any], hidden: Tensor, mask: Tensor) -> Features:
+        """Go on from hidden states between two layers, past the convolutions. Shapes as above."""
+
+        def above(states: Tensor, real: Tensor | None) -> Tensor:
+            model = upper(states)
+            if getattr(model, "adapter", None) is not None:
+                raise NotImplementedError
+            tokens: Tensor = model.encoder(states, attention_mask=real).last_hidden_state
+            return tokens
+
+        if self.paddable:
+            return Features.of_tokens(above(hidden, mask), mask)
+        return _by_length(lambda rows, length: above(hidden[rows, :length], None), mask.sum(1))
 
     def tokens(self, lengths: Tensor) -> Tensor:
         """Return how many tokens so many samples give."""
@@ -80,16 +108,22 @@ class Waveform(Front):
         return lengths
 
 
-def _by_length(model: Model, waves: Tensor, lengths: Tensor) -> Features:
+def _by_length(tokens_of: Callable[[Tensor, int], Tensor], lengths: Tensor) -> Features:
+    """Return Features of rows of which only those of one length may go through a model together.
+
+    Args:
+        tokens_of: from the numbers of some rows, and their length, to their tokens (rows, tokens, dim).
+        lengths: of all rows, (batch,).
+    """
     parts: list[tuple[Tensor, Tensor]] = []
     for length in sorted(set(lengths.tolist())):
         rows = (lengths == length).nonzero().squeeze(1)
-        parts.append((rows, model(input_values=waves[rows, :length]).last_hidden_state))
+        parts.append((rows, tokens_of(rows, length)))
     longest = max(found.shape[1] for _, found in parts)
     order = torch.cat([rows for rows, _ in parts]).argsort()
     tokens = torch.cat([F.pad(found, (0, 0, 0, longest - found.shape[1])) for _, found in parts])[order]
     counts = torch.cat([torch.full_like(rows, found.shape[1]) for rows, found in parts])[order]
-    return Features.of_tokens(tokens, torch.arange(longest, device=waves.device) < counts.unsqueeze(1))
+    return Features.of_tokens(tokens, torch.arange(longest, device=lengths.device) < counts.unsqueeze(1))
 
 
 class Whisper(Front):
@@ -164,6 +198,12 @@ class AST(Front):
         tokens = out.last_hidden_state
         real = torch.ones(tokens.shape[:2], dtype=torch.bool, device=waves.device)
         return Features(tokens, real, out.pooler_output)
+
+    def resume(self, upper: Callable[[Tensor], Any], hidden: Tensor, mask: Tensor) -> Features:
+        """Go on from hidden states between two layers. Shapes as above."""
+        placeholder = hidden.new_zeros(1, self.frames, self.filters.shape[1]).expand(len(hidden), -1, -1)
+        out = upper(hidden)(input_values=placeholder)
+        return Features(out.last_hidden_state, mask, out.pooler_output)
 
     def features(self, waves: Tensor, lengths: Tensor) -> Tensor:
         """Return the filter bank's output (batch, frames, mels); frames after a recording's end are 0 in the log."""

@@ -11,7 +11,7 @@ from annotated_types import Gt, Le
 from torch import Tensor
 
 from polyfuse.core.errors import InputError
-from polyfuse.core.types import Features, Tensors
+from polyfuse.core.types import Features, Sound, Tensors
 from polyfuse.data.media import resample
 from polyfuse.data.schema import Column
 from polyfuse.encoders.audio_fronts import AST, Front, Waveform, Whisper
@@ -81,6 +81,31 @@ class AudioTransformerEncoder(PretrainedEncoder):
         """waves: (batch, samples) in [-1, 1], mask: (batch, samples) bool."""
         features: Features = self.front(self.backbone, waves, mask)
         return features
+
+    def forward_lower(self, waves: Tensor, mask: Tensor) -> Features:
+        """Return the hidden states at the cut. waves: (batch, samples) in [-1, 1], mask: (batch, samples) bool."""
+        assert self._cut is not None
+        cut = self._cut
+
+        def read(**tensors: Tensor | None) -> Any:
+            model, inputs = cut.lower(self.backbone)
+            output = model(**tensors)
+            output.last_hidden_state = inputs[-1].float()
+            return output
+
+        features: Features = self.front(read, waves, mask)
+        return features
+
+    def resume(self, hidden: Tensor, mask: Tensor) -> Features:
+        """Go on above the cut. hidden: (batch, tokens, width of `lower`), mask: (batch, tokens) bool."""
+        assert self._cut is not None
+        cut = self._cut
+        return self.front.resume(lambda states: cut.upper(self.backbone, states)[0], hidden, mask)
+
+    def examples(self) -> list[tuple[Any, ...]]:
+        """Return two recordings of different lengths."""
+        noise = np.random.default_rng(0).uniform(-0.5, 0.5, 4 * self.front.least).astype(np.float32)
+        return [(Sound(noise, self.rate),), (Sound(noise[: 2 * self.front.least], self.rate),)]
 
     def preparation(self) -> dict[str, Any]:
         """Return rate, length, and what the feature extractor does."""

@@ -36,6 +36,7 @@ class ImageTransformerEncoder(PretrainedEncoder):
 
     mean: Tensor
     std: Tensor
+    _each = 1  # tokens of one image at the cut
 
     def __init__(self, columns: Sequence[Column], *, checkpoint: str = "facebook/dinov2-small") -> None:
         super().__init__()
@@ -70,14 +71,30 @@ class ImageTransformerEncoder(PretrainedEncoder):
 
     def forward(self, pixels: Tensor, mask: Tensor) -> Features:
         """pixels: (batch, images, 3, height, width) in [0, 1], mask: (batch, images) bool."""
-        found, pooled = self._encode(pixels[mask])
-        each = found.shape[1]
-        tokens = found.new_zeros(*mask.shape, each, self.dim)
-        tokens[mask] = found
-        vectors = pooled.new_zeros(*mask.shape, self.dim)
-        vectors[mask] = pooled
-        mean = vectors.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-        return Features(tokens.flatten(1, 2), mask.repeat_interleave(each, dim=1), mean)
+        return _side_by_side(*self._encode(pixels[mask]), mask)
+
+    def forward_lower(self, pixels: Tensor, mask: Tensor) -> Features:
+        """Return the hidden states at the cut. pixels: (batch, images, 3, height, width), mask: (batch, images)."""
+        assert self._cut is not None
+        model, inputs = self._cut.lower(self.backbone)
+        model(pixel_values=(pixels[mask] - self.mean) / self.std)
+        hidden = inputs[-1].float()
+        self._each = hidden.shape[1]
+        return _side_by_side(hidden, hidden.mean(1), mask)
+
+    def resume(self, hidden: Tensor, mask: Tensor) -> Features:
+        """Go on above the cut. hidden: (batch, images × tokens of one, width of `lower`), mask: bool beside it."""
+        assert self._cut is not None
+        images = mask[:, :: self._each]
+        found = hidden.reshape(*images.shape, self._each, -1)[images]
+        model, _ = self._cut.upper(self.backbone, found)
+        placeholder = found.new_zeros(1, 3, *self._sides).expand(len(found), -1, -1, -1)
+        return _side_by_side(*self._read(model(pixel_values=placeholder)), images)
+
+    def examples(self) -> list[tuple[Any, ...]]:
+        """Return one picture, and two of another kind."""
+        plain, shaded = Image.new("RGB", (8, 8), "white"), Image.linear_gradient("L").convert("RGB")
+        return [([plain],), ([shaded, plain],)]
 
     def preparation(self) -> dict[str, Any]:
         """Return geometry and normalisation."""
@@ -86,7 +103,10 @@ class ImageTransformerEncoder(PretrainedEncoder):
 
     def _encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """pixels: (n, 3, height, width). Returns tokens (n, t, dim) and pooled vectors (n, dim)."""
-        out = self.backbone(pixel_values=(pixels - self.mean) / self.std)
+        return self._read(self.backbone(pixel_values=(pixels - self.mean) / self.std))
+
+    def _read(self, out: Any) -> tuple[Tensor, Tensor]:
+        """Return tokens and pooled vectors from what a model returns."""
         tokens = out.last_hidden_state
         if tokens.ndim == 4:
             tokens = tokens.flatten(2).transpose(1, 2)
@@ -94,6 +114,23 @@ class ImageTransformerEncoder(PretrainedEncoder):
         if pooled is None:
             pooled = tokens[:, 0] if self._has_class_token else tokens.mean(1)
         return tokens, pooled.flatten(1)
+
+
+def _side_by_side(found: Tensor, pooled: Tensor, mask: Tensor) -> Features:
+    """Return the images of a row as one.
+
+    Args:
+        found: tokens of all images, (n, tokens, dim).
+        pooled: a vector of each, (n, dim).
+        mask: (batch, images) bool, n of them True.
+    """
+    each, dim = found.shape[1:]
+    tokens = found.new_zeros(*mask.shape, each, dim)
+    tokens[mask] = found
+    vectors = pooled.new_zeros(*mask.shape, dim)
+    vectors[mask] = pooled
+    mean = vectors.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+    return Features(tokens.flatten(1, 2), mask.repeat_interleave(each, dim=1), mean)
 
 
 def _geometry(processor: Any) -> tuple[tuple[int, int], float]:

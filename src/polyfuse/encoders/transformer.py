@@ -83,11 +83,38 @@ class TransformerEncoder(PretrainedEncoder):
         if self.layers > 1:
             # Without the embedding, which no layer has seen; the last as the final norm leaves it.
             last = [*output.hidden_states[1:-1], tokens][-self.layers :]
-            tokens = torch.stack([F.layer_norm(layer.float(), (self.dim,)) for layer in last]).mean(0)
-        if self.pooling == "mean":
-            return Features.of_tokens(tokens, mask)
-        at = mask.sum(1) - 1 if self.pooling == "last" else torch.zeros_like(ids[:, 0])
-        return Features(tokens, mask, tokens[torch.arange(len(tokens), device=tokens.device), at])
+            tokens = self._normed(last) / len(last)
+        return self._pooled(tokens, mask)
+
+    def forward_lower(self, ids: Tensor, mask: Tensor) -> Features:
+        """Return as tokens the hidden states at the cut, and beside them the sum of those that the mean takes below it.
+
+        Args:
+            ids: (batch, n).
+            mask: (batch, n) bool.
+        """
+        assert self._cut is not None
+        model, inputs = self._cut.lower(self.backbone)
+        model(input_ids=ids, attention_mask=mask.long())
+        below = inputs[1:][max(0, self._depth() - self.layers) :] if self.layers > 1 else []
+        return Features.of_tokens(torch.cat([inputs[-1].float(), *([self._normed(below)] if below else [])], -1), mask)
+
+    def resume(self, hidden: Tensor, mask: Tensor) -> Features:
+        """Go on above the cut. hidden: (batch, n, width of `lower`), mask: (batch, n) bool."""
+        assert self._cut is not None
+        model, outputs = self._cut.upper(self.backbone, hidden[..., : self.dim])
+        placeholder = torch.zeros_like(mask, dtype=torch.long)
+        tokens = model(input_ids=placeholder, attention_mask=mask.long()).last_hidden_state
+        if self.layers > 1:
+            total = self._normed([*outputs[:-1], tokens][-self.layers :])
+            if hidden.shape[-1] > self.dim:
+                total = total + hidden[..., self.dim :]
+            tokens = total / min(self.layers, self._depth())
+        return self._pooled(tokens, mask)
+
+    def examples(self) -> list[tuple[Any, ...]]:
+        """Return a short text and a longer one."""
+        return [("a",), ("one two three four five",)]
 
     def preparation(self) -> dict[str, Any]:
         """Return tokenizer, length, layers and pooling."""
@@ -97,6 +124,20 @@ class TransformerEncoder(PretrainedEncoder):
             "layers": self.layers,
             "pooling": self.pooling,
         }
+
+    def _normed(self, states: Sequence[Tensor]) -> Tensor:
+        """Return the sum of hidden states (batch, n, dim), each normalised."""
+        return torch.stack([F.layer_norm(state.float(), (self.dim,)) for state in states]).sum(0)
+
+    def _pooled(self, tokens: Tensor, mask: Tensor) -> Features:
+        if self.pooling == "mean":
+            return Features.of_tokens(tokens, mask)
+        at = mask.sum(1) - 1 if self.pooling == "last" else torch.zeros_like(mask[:, 0], dtype=torch.long)
+        return Features(tokens, mask, tokens[torch.arange(len(tokens), device=tokens.device), at])
+
+    def _depth(self) -> int:
+        assert self._cut is not None
+        return len(list(self.backbone.get_submodule(self._cut.stack).children()))
 
 
 def _tokenizer_digest(tokenizer: Any) -> str:

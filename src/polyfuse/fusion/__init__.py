@@ -12,5 +12,10 @@ FUSIONS: Registry[Fusion] = Registry(
         "deep": "polyfuse.fusion.deep:DeepFusion",
         "attention": "polyfuse.fusion.attention:AttentionFusion",
         "gated": "polyfuse.fusion.gated:GatedFusion",
+        "tensor": "polyfuse.fusion.tensor:TensorFusion",
+        "bottleneck": "polyfuse.fusion.bottleneck:BottleneckFusion",
+        "film": "polyfuse.fusion.film:FilmFusion",
+        "experts": "polyfuse.fusion.experts:ExpertsFusion",
+        "late": "polyfuse.fusion.late:LateFusion",
     },
 )

@@ -1,7 +1,8 @@
 """The recipe: the whole description of a model and its training, as data; how it is read, and what it builds."""
 
 from polyfuse.recipe.building import Built, build
-from polyfuse.recipe.description import Component, DataSettings, Modality, Recipe
+from polyfuse.recipe.component import Component
+from polyfuse.recipe.description import DataSettings, Modality, Recipe
 from polyfuse.recipe.reading import read_recipe, updated
 
 __all__ = ["Built", "Component", "DataSettings", "Modality", "Recipe", "build", "read_recipe", "updated"]

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from polyfuse.core.compute import Precision, has_bf16
-from polyfuse.core.contract import Encoder, Tuning
-from polyfuse.core.errors import RecipeError
+from polyfuse.core.contract import Encoder, Head, Tuning
+from polyfuse.core.errors import InputError, RecipeError, nearest
 from polyfuse.data.schema import Schema
 from polyfuse.encoders import ENCODERS
+from polyfuse.ensemble import Ensemble, Member, is_table
 from polyfuse.fusion import FUSIONS
 from polyfuse.heads import HEADS
-from polyfuse.model import FusionModel
+from polyfuse.learners import LEARNERS
+from polyfuse.learners.words import WordStatistics
+from polyfuse.model import FusionModel, Model
+from polyfuse.recipe.component import Component
 from polyfuse.recipe.description import Recipe
+from polyfuse.recipe.ways import EnsembleWay, MemberSpec
 from polyfuse.tuning import TUNINGS
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """The encoders of a model.
+
+    Attributes:
+        by_modality: in the schema's order; two modalities may share one.
+        tunings: of each modality that has an encoder of its own.
+    """
+
+    by_modality: dict[str, Encoder]
+    tunings: dict[str, Tuning]
 
 
 @dataclass(frozen=True)
@@ -26,60 +46,171 @@ class Built:
     Attributes:
         model: with a fresh fusion and head.
         tunings: of each modality that has an encoder of its own.
-        frozen: modalities whose encoder does not move.
+        cached: by modality, the encoder whose Features never change: its own, or the lower part of it.
     """
 
-    model: FusionModel
+    model: Model
     tunings: dict[str, Tuning]
-    frozen: frozenset[str]
+    cached: dict[str, Encoder]
 
 
 def build(recipe: Recipe, schema: Schema, device: torch.device, stored: Path | None = None) -> Built:
     """Make the model that a completed recipe describes.
 
     Args:
-        recipe: completed for the schema.
+        recipe: completed for the schema, with a fusion or an ensemble: what "auto" stands for is found in a fit.
         schema: of the training table.
         device: where the model will run; decides the precision when that is "auto".
-        stored: an artifact's folder `encoders`, whose backbones and adapters are read instead of the checkpoints.
+        stored: an artifact's folder, whose backbones and adapters are read instead of the checkpoints.
 
     Raises:
         RecipeError: the parts do not go together.
     """
+    precision = precision_of(recipe, device)
+    with _recipe_errors():
+        if recipe.fusion.name != "ensemble":
+            encoders = make_encoders(recipe, schema, stored)
+            model: Model = make_fusion_model(recipe, schema, encoders.by_modality, recipe.fusion, precision)
+            return Built(model, encoders.tunings, cached_of(recipe, encoders))
+        encoders = make_encoders(recipe, schema, stored, resting=True)
+        members = [
+            _make_member(recipe, schema, encoders, spec, precision, stored and stored / "members" / str(number))
+            for number, spec in enumerate(EnsembleWay(**recipe.fusion.options).members)
+        ]
+        head = make_head(recipe, schema, 1)
+        words = {name: WordStatistics() for name in text_modalities(schema)}
+        model = Ensemble(encoders.by_modality, head, members, words, precision=precision)
+    own = {name for member in members for name in member.own}
+    cached = {name: part for name, part in cached_of(recipe, encoders).items() if name not in own}
+    return Built(model, encoders.tunings, cached)
+
+
+def make_encoders(recipe: Recipe, schema: Schema, stored: Path | None = None, *, resting: bool = False) -> Encoders:
+    """Make the encoders of a completed recipe, each with its tuning.
+
+    Args:
+        recipe: completed for the schema.
+        schema: of the training table.
+        stored: a folder with `encoders/<number>`, whose backbones and adapters are read instead of the checkpoints.
+        resting: leave pretrained backbones as they are, whatever their tuning.
+    """
     assert recipe.modalities is not None
     assert isinstance(recipe.tuning, dict)
-    assert recipe.head is not None
     own: dict[str, Encoder] = {}
     tunings: dict[str, Tuning] = {}
-    try:
-        for i, (name, modality) in enumerate(recipe.modalities.items()):
-            if modality.encoder is None:
-                continue
-            folder = stored / str(i) if stored is not None else None
-            options = modality.encoder.options
-            if folder is not None and (folder / "backbone").is_dir():
-                options["checkpoint"] = str(folder / "backbone")
-            own[name] = ENCODERS.build(modality.encoder.name, options, schema.of(name))
-            component = recipe.tuning[name]
-            tunings[name] = TUNINGS.build(component.name, component.options)
-            if folder is not None and (folder / "adapter").is_dir():
-                tunings[name].restore(own[name], folder / "adapter")
-            else:
-                tunings[name].apply(own[name])
-        encoders = {name: own[modality.share or name] for name, modality in recipe.modalities.items()}
-        dims = {name: encoder.dim for name, encoder in encoders.items()}
-        fusion = FUSIONS.build(recipe.fusion.name, recipe.fusion.options, dims)
-        head = HEADS.build(recipe.head.name, recipe.head.options, fusion.dim, schema.target)
-    except ValueError as error:
-        if isinstance(error, RecipeError) or type(error) is not ValueError:
-            raise
-        raise RecipeError(f"the recipe's parts do not go together: {error}") from error
-    frozen = frozenset(name for name, modality in recipe.modalities.items() if tunings[modality.share or name].frozen)
-    return Built(FusionModel(encoders, fusion, head, precision=_precision(recipe, device)), tunings, frozen)
+    for i, (name, modality) in enumerate(recipe.modalities.items()):
+        if modality.encoder is None:
+            continue
+        folder = stored / "encoders" / str(i) if stored is not None else None
+        options = modality.encoder.options
+        if folder is not None and (folder / "backbone").is_dir():
+            options["checkpoint"] = str(folder / "backbone")
+        own[name] = encoder = ENCODERS.build(modality.encoder.name, options, schema.of(name))
+        component = recipe.tuning[name]
+        if resting and encoder.backbone is not None:
+            component = Component(name="frozen")
+        tunings[name] = tuning = TUNINGS.build(component.name, component.options)
+        if folder is not None and (folder / "adapter").is_dir():
+            tuning.restore(encoder, folder / "adapter")
+        else:
+            tuning.apply(encoder)
+    return Encoders({name: own[modality.share or name] for name, modality in recipe.modalities.items()}, tunings)
 
 
-def _precision(recipe: Recipe, device: torch.device) -> Precision:
+def make_fusion_model(
+    recipe: Recipe, schema: Schema, encoders: Mapping[str, Encoder], fusion: Component, precision: Precision
+) -> FusionModel:
+    """Make a model with a fresh fusion and head over some encoders."""
+    dims = {name: encoder.dim for name, encoder in encoders.items()}
+    fused = FUSIONS.build(fusion.name, fusion.options, dims)
+    return FusionModel(encoders, fused, make_head(recipe, schema, fused.dim), precision=precision)
+
+
+def make_head(recipe: Recipe, schema: Schema, dim: int) -> Head:
+    """Make the head of a completed recipe."""
+    assert recipe.head is not None
+    return HEADS.build(recipe.head.name, recipe.head.options, dim, schema.target)
+
+
+def with_fresh_tables(recipe: Recipe, schema: Schema, encoders: Mapping[str, Encoder]) -> dict[str, Encoder]:
+    """Return the encoders, with new ones in place of those of a table: each model learns its own."""
+    assert recipe.modalities is not None
+    fresh: dict[Encoder, Encoder] = {}
+    for name, modality in recipe.modalities.items():
+        if modality.encoder is not None and is_table(encoders[name]):
+            fresh[encoders[name]] = ENCODERS.build(modality.encoder.name, modality.encoder.options, schema.of(name))
+    return {name: fresh.get(encoder, encoder) for name, encoder in encoders.items()}
+
+
+def text_modalities(schema: Schema) -> list[str]:
+    """Name the modalities that have a text."""
+    return [name for name in schema.modalities if any(column.type == "text" for column in schema.of(name))]
+
+
+def precision_of(recipe: Recipe, device: torch.device) -> Precision:
+    """Return the precision in which backbones run."""
     chosen = recipe.training.precision
     if chosen == "auto":
         return "bf16" if has_bf16(device) else "float32"
     return chosen
+
+
+def _make_member(
+    recipe: Recipe, schema: Schema, shared: Encoders, spec: MemberSpec, precision: Precision, stored: Path | None
+) -> Member:
+    for name in spec.modalities or ():
+        if name not in schema.modalities:
+            raise InputError(f"fusion.members: there is no modality {name!r}; {nearest(name, schema.modalities)}")
+    chosen = tuple(name for name in schema.modalities if spec.modalities is None or name in spec.modalities)
+    name = member_name(spec, schema)
+    if spec.combine.name in LEARNERS:
+        learner = LEARNERS.build(spec.combine.name, spec.combine.options, schema.target)
+        return Member(name, spec.weight, learner, chosen, tuple(spec.parts or ("features", "words")))
+    own: dict[str, Tuning] = {}
+    encoders = with_fresh_tables(recipe, schema, shared.by_modality)
+    if spec.tuned:
+        tuned = make_encoders(recipe, schema, stored)
+        resting = _resting(recipe, tuned)
+        own = {
+            name: tuned.tunings[modality.share or name]
+            for name, modality in (recipe.modalities or {}).items()
+            if tuned.by_modality[name].backbone is not None and name not in resting
+        }
+        encoders |= {name: tuned.by_modality[name] for name in own}
+    return Member(
+        name, spec.weight, make_fusion_model(recipe, schema, encoders, spec.combine, precision), chosen, own=own
+    )
+
+
+def member_name(spec: MemberSpec, schema: Schema) -> str:
+    """Say what a member is, as comparisons call it."""
+    name = spec.combine.name + (", tuned" if spec.tuned else "")
+    if spec.parts == ["words"]:
+        name += " of words"
+    elif spec.parts == ["features"]:
+        name += " of features"
+    return name if spec.modalities is None else f"{name} ({', '.join(spec.modalities)})"
+
+
+def cached_of(recipe: Recipe, encoders: Encoders) -> dict[str, Encoder]:
+    """Return, by modality, the encoder whose Features never change: its own, or the lower part of it."""
+    assert recipe.modalities is not None
+    parts = {name: tuning.cached(encoders.by_modality[name]) for name, tuning in encoders.tunings.items()}
+    resting = {name: parts[modality.share or name] for name, modality in recipe.modalities.items()}
+    return {name: part for name, part in resting.items() if part is not None}
+
+
+def _resting(recipe: Recipe, encoders: Encoders) -> set[str]:
+    """Name the modalities whose encoder does not move."""
+    cached = cached_of(recipe, encoders)
+    return {name for name, part in cached.items() if part is encoders.by_modality[name]}
+
+
+@contextmanager
+def _recipe_errors() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error, RecipeError) or type(error) is not ValueError:
+            raise
+        raise RecipeError(f"the recipe's parts do not go together: {error}") from error

@@ -6,40 +6,20 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
 from polyfuse.core.errors import RecipeError, nearest
 from polyfuse.data.schema import Schema, Strict, Task
 from polyfuse.encoders import ENCODERS, default_encoder
 from polyfuse.heads import HEADS
+from polyfuse.recipe.component import Component
 from polyfuse.training.settings import TrainingSettings
 
 # What an encoder reads alike from any column; of numbers and categories each column has its own statistics.
 _MEDIA = frozenset({"text", "image", "audio"})
 
+Preset = Literal["fast", "balanced", "best"]
 ColumnChoice = Literal["text", "image", "audio", "number", "category", "datetime", "embedding", "ignore"]
-
-
-class Component(BaseModel):
-    """A component by name, with what the user set on it: `attention`, or `{name: attention, heads: 8}`."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    name: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What the user set."""
-        return dict(self.model_extra or {})
-
-    def as_data(self) -> str | dict[str, Any]:
-        """Return the shortest form."""
-        return {"name": self.name, **self.options} if self.options else self.name
 
 
 class Modality(Strict):
@@ -90,7 +70,9 @@ class Recipe(Strict):
         task: what is asked of it; inferred when left out, as everything below.
         columns: type of a column, where the inferred one is not wanted; "ignore" leaves it out.
         modalities: inputs of the model, by name.
-        fusion: M_O.
+        preset: how much is tried, where nothing else is said: "fast" compares few ways to combine, "balanced" (as when
+            it is left out) all of them, "best" tunes the pretrained encoders too.
+        fusion: M_O: a fusion, a learner, an ensemble, or "auto", which finds the best of them.
         head: the task's head with its options, or another head.
         tuning: which weights of an encoder move, by modality; or one for all.
         data: how the table is read and split.
@@ -101,7 +83,8 @@ class Recipe(Strict):
     task: Task | None = None
     columns: dict[str, ColumnChoice] = Field(default_factory=dict)
     modalities: dict[str, Modality] | None = Field(None, min_length=1)
-    fusion: Component = Component(name="concat")
+    preset: Preset | None = None
+    fusion: Component = Component(name="auto")
     head: Component | None = None
     tuning: Component | dict[str, Component] = Field(default_factory=dict)
     data: DataSettings = DataSettings()
@@ -114,6 +97,7 @@ class Recipe(Strict):
             "task": self.task,
             "columns": dict(self.columns),
             "modalities": {name: modality.as_data() for name, modality in (self.modalities or {}).items()},
+            "preset": self.preset,
             "fusion": self.fusion.as_data(),
             "head": self.head.as_data() if self.head else None,
             "tuning": _tuning_data(self.tuning),

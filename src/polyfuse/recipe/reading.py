@@ -16,14 +16,23 @@ from polyfuse.core.registry import Registry
 from polyfuse.encoders import ENCODERS
 from polyfuse.fusion import FUSIONS
 from polyfuse.heads import HEADS
+from polyfuse.learners import LEARNERS
 from polyfuse.recipe.description import DataSettings, Modality, Recipe
+from polyfuse.recipe.ways import WAYS
 from polyfuse.training.settings import TrainingSettings
 from polyfuse.tuning import TUNINGS
 
 MAX_BYTES = 8 << 20
 
 #: Every family of components, by the word that a recipe has for it.
-FAMILIES: dict[str, Registry[Any]] = {"encoder": ENCODERS, "fusion": FUSIONS, "head": HEADS, "tuning": TUNINGS}
+FAMILIES: dict[str, Registry[Any]] = {
+    "encoder": ENCODERS,
+    "fusion": FUSIONS,
+    "learner": LEARNERS,
+    "way": WAYS,
+    "head": HEADS,
+    "tuning": TUNINGS,
+}
 
 Place: TypeAlias = tuple[Any, ...]
 Errors: TypeAlias = Iterator[tuple[Place, str]]
@@ -115,7 +124,7 @@ def _keys_at(place: Place) -> list[str]:
 
 def _component_errors(document: Mapping[str, Any]) -> Errors:
     """Check every component against the constructor of its class, and bring its options to the types there."""
-    yield from _option_errors(FUSIONS, document.get("fusion"), "fusion")
+    yield from _way_errors(document.get("fusion"))
     yield from _option_errors(HEADS, document.get("head"), "head")
     yield from _tuning_errors(document.get("tuning"))
     modalities = document.get("modalities")
@@ -124,6 +133,20 @@ def _component_errors(document: Mapping[str, Any]) -> Errors:
             yield from _option_errors(ENCODERS, modality.get("encoder"), "modalities", name, "encoder")
             if modality.get("encoder") and modality.get("share"):
                 yield ("modalities", name), "has an encoder and a share; leave one of them out"
+
+
+def _way_errors(value: Any) -> Errors:
+    """Check what stands under `fusion`: a fusion, a learner, or another way to combine."""
+    name = value.get("name") if isinstance(value, Mapping) else value
+    if not isinstance(name, str):
+        return
+    families: tuple[Registry[Any], ...] = (FUSIONS, LEARNERS, WAYS)
+    family = next((family for family in families if name in family), None)
+    if family is None:
+        every = [way for family in families for way in family]
+        yield ("fusion",), f"there is no way to combine called {name!r}; {nearest(name, every)}"
+    else:
+        yield from _option_errors(family, value, "fusion")
 
 
 def _tuning_errors(tuning: Any) -> Errors:

@@ -8,5 +8,6 @@ from __future__ import annotations
 from polyfuse.testing.encoders import check_encoder
 from polyfuse.testing.fusions import check_fusion
 from polyfuse.testing.heads import check_head
+from polyfuse.testing.tunings import check_tuning
 
-__all__ = ["check_encoder", "check_fusion", "check_head"]
+__all__ = ["check_encoder", "check_fusion", "check_head", "check_tuning"]

@@ -36,7 +36,7 @@ def check_encoder(encoder: Encoder | Callable[[], Encoder], values: Sequence[tup
     features = encode(first, tensors)
     _check_features(first, features, rows)
     same_features(encode(first, tensors), features, "the same values encoded twice in evaluation mode")
-    _check_rows_alone(first, rows, features)
+    check_rows_alone(first, rows, features)
     _check_padding(first, tensors, features)
     _check_gradients(first, tensors)
     copy_state(first, second, "state_dict")
@@ -83,7 +83,8 @@ def _check_features(encoder: Encoder, features: Features, rows: Sequence[tuple[A
             assert bool(features.mask[i].any()), f"value {i} is present and has no real token"
 
 
-def _check_rows_alone(encoder: Encoder, rows: Sequence[tuple[Any, ...] | None], features: Features) -> None:
+def check_rows_alone(encoder: Encoder, rows: Sequence[tuple[Any, ...] | None], features: Features) -> None:
+    """Assert that a row's Features depend on that row alone."""
     order = list(reversed(range(len(rows))))
     turned = encode(encoder, encoder.prepare([rows[i] for i in order]))
     same_features(turned, _pick(features, order), "rows in reverse order")

@@ -24,10 +24,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from polyfuse.core.compute import Precision, autocast
-from polyfuse.core.contract import Encoder
+from polyfuse.core.contract import HIDDEN, Encoder
 from polyfuse.core.errors import InputError
 from polyfuse.core.progress import Progress, Silent
-from polyfuse.core.types import Features
+from polyfuse.core.types import Features, Tensors
 from polyfuse.core.weights import weights_digest
 from polyfuse.data.batches import by_length, pick
 
@@ -112,6 +112,22 @@ class CachedSource:
             return 0, 0, 0
         shard, position = place
         return shard, self._ends[shard][position], self._ends[shard][position + 1]
+
+
+class HiddenSource:
+    """What is kept of the lower part of encoders, as a batch holds it.
+
+    Args:
+        source: Features of that part.
+    """
+
+    def __init__(self, source: CachedSource) -> None:
+        self._source, self.lengths = source, source.lengths
+
+    def batch(self, rows: Sequence[int]) -> Tensors:
+        """Return what `Encoder.resume` takes."""
+        features = self._source.batch(rows)
+        return {HIDDEN: features.tokens, "mask": features.mask}
 
 
 class FeatureCache:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from polyfuse.core.contract import Encoder, Tuning
 from polyfuse.core.errors import PolyfuseError
+from polyfuse.core.interruption import interruptible
 from polyfuse.core.progress import Bar, Progress, Silent
 from polyfuse.core.types import Tensors
 from polyfuse.data.batches import Batches
@@ -35,6 +35,7 @@ from polyfuse.training.settings import TrainingSettings
 
 Reason = Literal["all epochs done", "no better for a while", "time limit", "interrupted", "diverged"]
 Log = Callable[[dict[str, float], int], None]
+Array: TypeAlias = NDArray[Any]
 _VALIDATION_BATCH = 256
 _GROUP = 16  # batches among whose rows those of like length meet
 
@@ -73,15 +74,15 @@ class _State:
 
 
 class Trainer:
-    """Trains a model and leaves the weights in it that were best on the validation rows.
+    """Trains a model and leaves the weights in it that were best on the validation rows, without such rows the last.
 
     Args:
         model: on the CPU or the accelerator's device.
         training: rows to learn from.
-        validation: rows that decide which weights are kept.
+        validation: rows that decide which weights are kept; None keeps those of the last epoch.
         settings: how.
         accelerator: the device.
-        rates: learning rates of modules that have their own.
+        tunings: each encoder that has a tuning, with it.
         checkpoints: where a run is kept, to go on from; None keeps nothing.
         log: takes the figures of an epoch, and the number of updates so far.
         progress: shows how far it is.
@@ -92,11 +93,11 @@ class Trainer:
         self,
         model: FusionModel,
         training: Batches,
-        validation: Batches,
+        validation: Batches | None,
         settings: TrainingSettings,
         accelerator: Accelerator,
         *,
-        rates: Mapping[nn.Module, float] | None = None,
+        tunings: Sequence[tuple[Encoder, Tuning]] = (),
         checkpoints: Checkpoints | None = None,
         log: Log | None = None,
         progress: Progress | None = None,
@@ -107,7 +108,9 @@ class Trainer:
         self.metric = METRICS[settings.metric or model.head.metrics[0]]
         self._checkpoints, self._log, self._progress = checkpoints, log, progress or Silent()
         self._deadline = deadline
-        self._optimizer = make_optimizer(model, rates or {}, settings)
+        self._tunings = tuple(tunings)
+        rates = {weight: rate for encoder, tuning in tunings for weight, rate in tuning.rates(encoder).items()}
+        self._optimizer = make_optimizer(model, rates, settings)
         for group in self._optimizer.param_groups:
             group["base"] = group["lr"]
         self._batches = math.ceil(len(training) / settings.batch_size)
@@ -128,7 +131,9 @@ class Trainer:
             self._restore()
         state = self._state
         total = self.settings.epochs * self._updates_per_epoch
-        with _interruptible(self._interrupt), self._progress.bar("Training", total) as bar:
+        for encoder, tuning in self._tunings:
+            tuning.begin(encoder, total)
+        with interruptible(self._interrupt), self._progress.bar("Training", total) as bar:
             bar.advance(state.updates)
             reason = self._epochs(bar)
         if not self._best and reason != "diverged":
@@ -172,7 +177,9 @@ class Trainer:
             if not torch.isfinite(loss):
                 return "diverged"
             group = min(settings.accumulate, len(order) - state.batch // settings.accumulate * settings.accumulate)
-            self.accelerator.backward(loss / group)
+            penalties = [tuning.penalty(encoder) for encoder, tuning in self._tunings]
+            total = sum((penalty for penalty in penalties if penalty is not None), loss)
+            self.accelerator.backward(total / group)
             state.batch += 1
             state.loss += float(loss.detach()) * len(rows)
             if state.batch % settings.accumulate == 0 or state.batch == len(order):
@@ -207,41 +214,34 @@ class Trainer:
             group["lr"] = group["base"] * factor
         self.accelerator.clip_grad_norm_(trained_parameters(self.model), self.settings.clip)
         self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
         self._state.updates += 1
+        for encoder, tuning in self._tunings:
+            tuning.updated(encoder, self._state.updates)
+        self._optimizer.zero_grad(set_to_none=True)
 
     def _validate(self) -> dict[str, float]:
         """Measure, and keep the weights if they are the best so far."""
-        y_true, y_score, loss = self._predict_validation()
+        if self.validation is None:
+            self._keep(math.nan, self._state.loss / len(self.training))
+            return {}
+        y_true, y_score, loss = scored(self.model, self.validation, self.accelerator.device)
         value = self.metric.function(y_true, y_score)
         state = self._state
         if not math.isfinite(loss):
             return {"validation_loss": loss, f"validation_{self.metric.name}": value}
         if not self._best or self._rank(value, loss) > self._rank(state.best, state.best_loss):
-            state.best, state.best_loss, state.best_epoch = value, loss, state.epoch + 1
-            self._best = {name: tensor.detach().clone() for name, tensor in _moving(self.model).items()}
+            self._keep(value, loss)
         return {"validation_loss": loss, f"validation_{self.metric.name}": value}
+
+    def _keep(self, value: float, loss: float) -> None:
+        state = self._state
+        state.best, state.best_loss, state.best_epoch = value, loss, state.epoch + 1
+        self._best = {name: tensor.detach().clone() for name, tensor in _moving(self.model).items()}
 
     def _rank(self, value: float, loss: float) -> tuple[float, float]:
         """Order weights: by the metric, then by the loss, for a metric such as accuracy has many ties on few rows."""
         sign = 1.0 if self.metric.greater_is_better else -1.0
         return -math.inf if math.isnan(value) else sign * value, -loss
-
-    @torch.inference_mode()
-    def _predict_validation(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], float]:
-        self.model.eval()
-        head = self.model.head
-        rows = np.arange(len(self.validation))
-        order = [part.tolist() for part in np.array_split(rows, math.ceil(len(rows) / _VALIDATION_BATCH))]
-        truths, scores, loss = [], [], 0.0
-        for batch in self.validation.loader(order):
-            batch = batch.to(self.accelerator.device)
-            assert batch.target is not None
-            output = self.model(batch.inputs, batch.present)
-            loss += float(head.loss(output, batch.target)) * len(batch.present)
-            truths.append(head.truth(batch.target).cpu())
-            scores.append(head.scores(output).cpu())
-        return torch.cat(truths).numpy(), torch.cat(scores).numpy(), loss / len(rows)
 
     def _note(self) -> str:
         """Say where the run is, in a few words."""
@@ -275,6 +275,23 @@ class Trainer:
         self._state = _State(**checkpoint.progress)
 
 
+@torch.inference_mode()
+def scored(model: FusionModel, batches: Batches, device: torch.device) -> tuple[Array, Array, float]:
+    """Return the truth (rows, …), the scores (rows, …) and the mean loss of some rows, in their order."""
+    model.eval()
+    head, rows = model.head, np.arange(len(batches))
+    order = [part.tolist() for part in np.array_split(rows, math.ceil(len(rows) / _VALIDATION_BATCH))]
+    truths, scores, loss = [], [], 0.0
+    for batch in batches.loader(order):
+        batch = batch.to(device)
+        assert batch.target is not None
+        output = model(batch.inputs, batch.present)
+        loss += float(head.loss(output, batch.target)) * len(batch.present)
+        truths.append(head.truth(batch.target).cpu())
+        scores.append(head.scores(output).cpu())
+    return torch.cat(truths).numpy(), torch.cat(scores).numpy(), loss / len(rows)
+
+
 def _hide(present: Tensor, rate: float) -> Tensor:
     """Hide a share of the present modalities, but never the last one of a row."""
     if rate == 0:
@@ -291,21 +308,3 @@ def _moving(model: nn.Module) -> Tensors:
 
 def _load(model: nn.Module, weights: Tensors) -> None:
     model.load_state_dict(weights, strict=False)
-
-
-@contextmanager
-def _interruptible(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Turn the first Ctrl-C into a call; the second one is a KeyboardInterrupt again."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: object) -> None:
-        signal.signal(signal.SIGINT, before)
-        interrupt()
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -12,20 +12,19 @@ from polyfuse.training.settings import TrainingSettings
 
 
 def make_optimizer(
-    model: nn.Module, rates: Mapping[nn.Module, float], settings: TrainingSettings
+    model: nn.Module, rates: Mapping[nn.Parameter, float], settings: TrainingSettings
 ) -> torch.optim.Optimizer:
     """Make the optimizer over the weights that are trained.
 
     Args:
         model: whose weights.
-        rates: the learning rate of a module inside; everything else follows `settings.learning_rate`.
+        rates: the learning rates of weights that have their own; the others follow `settings.learning_rate`.
         settings: kind of optimizer, learning rate, weight decay.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    rate_of = {parameter: rate for module, rate in rates.items() for parameter in module.parameters()}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            rate = rate_of.get(parameter, settings.learning_rate)
+            rate = rates.get(parameter, settings.learning_rate)
             decay = settings.weight_decay if parameter.ndim >= 2 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     made = [{"params": some, "lr": rate, "weight_decay": decay} for (rate, decay), some in groups.items()]

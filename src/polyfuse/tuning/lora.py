@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from safetensors.torch import load_file
-
-from polyfuse.core.contract import Encoder, Tuning
-from polyfuse.core.errors import InputError
+from polyfuse.core.contract import Encoder
 from polyfuse.core.options import Count, Rate, Share
+from polyfuse.tuning.wrapped import PeftTuning, linear_layers
 
 
-class LoraTuning(Tuning):
+class LoraTuning(PeftTuning):
     """Low-rank adapters in the backbone's linear layers: W x + (alpha / rank)·B A x; A and B move (Hu et al. 2022).
 
     Args:
@@ -22,6 +19,8 @@ class LoraTuning(Tuning):
         layers: "all" linear layers, or those of the "attention" only.
         learning_rate: of the adapters.
     """
+
+    name: ClassVar[str] = "lora"
 
     def __init__(
         self,
@@ -35,51 +34,13 @@ class LoraTuning(Tuning):
         self.rank, self.alpha, self.dropout, self.layers = rank, alpha or 2 * rank, dropout, layers
         self.learning_rate = learning_rate
 
-    def apply(self, encoder: Encoder) -> None:
-        """Wrap the backbone in a peft model whose adapters alone are trained.
+    def config(self, encoder: Encoder) -> Any:
+        """Return peft's configuration for an encoder's backbone."""
+        from peft import LoraConfig
 
-        Raises:
-            InputError: the encoder has no pretrained backbone.
-        """
-        from peft import LoraConfig, get_peft_model
-
-        backbone = self._backbone(encoder)
-        config = LoraConfig(
-            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=self._targets(backbone)
+        return LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=linear_layers(encoder, self.layers),
         )
-        encoder.requires_grad_(False)
-        encoder.backbone = get_peft_model(backbone, config)
-
-    def save(self, encoder: Encoder, folder: Path) -> bool:
-        """Write the adapters in peft's format."""
-        self._backbone(encoder).save_pretrained(folder)
-        return True
-
-    def restore(self, encoder: Encoder, folder: Path) -> None:
-        """Put the adapters that `save` wrote onto the backbone."""
-        from peft import set_peft_model_state_dict
-
-        self.apply(encoder)
-        # Not by peft's own loader, which also takes a pickle, or asks a hub, where the file is missing.
-        set_peft_model_state_dict(encoder.backbone, load_file(folder / "adapter_model.safetensors"))
-
-    def _backbone(self, encoder: Encoder) -> Any:
-        if encoder.backbone is None:
-            raise InputError(
-                f"tuning: lora needs a pretrained backbone, and {type(encoder).__name__} has none; use  full"
-            )
-        return encoder.backbone
-
-    def _targets(self, backbone: Any) -> str | list[str]:
-        """Name the linear layers: they are found, for their names differ between architectures and versions."""
-        from torch import nn
-
-        if self.layers == "all":
-            return "all-linear"
-        names = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
-        attention = [
-            name
-            for name in names
-            if any("attention" in part or part == "self_attn" for part in name.lower().split("."))
-        ]
-        return attention or names

@@ -1,0 +1,53 @@
+"""AutoGluon-MultiModal: full fine-tuning; named are encoder, text length and epochs, everything else is as it comes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from peer_systems.vision import declare_operators
+from peer_systems.worker import System, main
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class AutoGluon(System):
+    """A single row is asked in the way that its documentation calls efficient for small data (`realtime`)."""
+
+    distribution = "autogluon.multimodal"
+    predictor: Any
+
+    def bring_in(self) -> None:
+        note = declare_operators()
+        from autogluon.multimodal import MultiModalPredictor
+
+        self.kind = MultiModalPredictor
+        self.notes += [note] if note else []
+
+    def fit(self) -> None:
+        import pandas as pd
+
+        job = self.job
+        problem = {0: "regression", 2: "binary"}.get(len(job.classes), "multiclass")
+        predictor = self.kind(label=job.target, problem_type=problem, path=job.folder, verbosity=1)
+        hyperparameters = {
+            "model.hf_text.checkpoint_name": job.encoder,
+            "model.hf_text.max_text_len": job.tokens,
+            "optim.max_epochs": job.epochs,
+        }
+        predictor.fit(pd.read_csv(job.train), hyperparameters=hyperparameters, seed=job.seed, standalone=True)
+
+    def load(self) -> None:
+        self.predictor = self.kind.load(self.job.folder, verbosity=1)
+
+    def scores(self, table: pd.DataFrame) -> pd.DataFrame:
+        small = len(table) == 1
+        if not self.job.classes:
+            numbers: pd.Series = self.predictor.predict(table, as_pandas=True, realtime=small)
+            return numbers.to_frame()
+        probabilities: pd.DataFrame = self.predictor.predict_proba(table, as_pandas=True, realtime=small)
+        return probabilities
+
+
+if __name__ == "__main__":
+    main(AutoGluon)

@@ -1,0 +1,113 @@
+"""Augmentations: what changes a value at random and leaves its answer true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from pydantic import TypeAdapter, ValidationError
+
+from polyfuse.core.errors import InputError, nearest
+from polyfuse.core.registry import Registry
+from polyfuse.data.augmentation.contract import Augmentation
+from polyfuse.data.schema import Column, ColumnType, Task
+
+AUGMENTATIONS: Registry[Augmentation] = Registry(
+    "augmentations",
+    {
+        "crop": "polyfuse.data.augmentation.image:CropAugmentation",
+        "flip": "polyfuse.data.augmentation.image:FlipAugmentation",
+        "colour": "polyfuse.data.augmentation.image:ColourAugmentation",
+        "erase": "polyfuse.data.augmentation.image:EraseAugmentation",
+        "affine": "polyfuse.data.augmentation.image:AffineAugmentation",
+        "word_drop": "polyfuse.data.augmentation.text:WordDropAugmentation",
+        "typos": "polyfuse.data.augmentation.text:TyposAugmentation",
+        "gain": "polyfuse.data.augmentation.audio:GainAugmentation",
+        "noise": "polyfuse.data.augmentation.audio:NoiseAugmentation",
+        "shift": "polyfuse.data.augmentation.audio:ShiftAugmentation",
+        "spectrum_mask": "polyfuse.data.augmentation.audio:SpectrumMaskAugmentation",
+        "number_noise": "polyfuse.data.augmentation.table:NumberNoiseAugmentation",
+        "swap": "polyfuse.data.augmentation.table:SwapAugmentation",
+    },
+)
+
+#: An augmentation by its name, by a mapping of its name and its options, or itself.
+Choice: TypeAlias = str | Mapping[str, Any] | Augmentation
+
+_DEFAULTS: dict[ColumnType, tuple[str, ...]] = {
+    "image": ("crop", "colour", "erase"),
+    "audio": ("gain", "noise", "shift", "spectrum_mask"),
+    "text": ("word_drop", "typos"),
+    "number": ("number_noise", "swap"),
+    "category": ("swap",),
+    "datetime": ("swap",),
+    "embedding": (),
+}
+
+
+def default_augmentations(columns: Sequence[Column], task: Task) -> list[str | dict[str, Any]]:
+    """Return the augmentations of a modality when none are chosen: by name, or as a mapping with options.
+
+    Images are not flipped: nothing in a table tells whether their mirror image means the same. One label is mostly of
+    the thing in the middle; what several labels, or a number, say of an image may stand at its edge or lie in its size,
+    so that more of it stays in view.
+
+    >>> default_augmentations([Column(name="age", type="number"), Column(name="brand", type="category")], "regression")
+    ['number_noise', 'swap']
+    """
+    names = dict.fromkeys(name for column in columns for name in _DEFAULTS[column.type])
+    mild: dict[str, Any] = {"name": "crop", "least": 0.8}
+    return [mild if name == "crop" and task != "classification" else name for name in names]
+
+
+def build_augmentations(chosen: Sequence[Choice], columns: Sequence[Column]) -> list[list[Augmentation]]:
+    """Make the augmentations of a modality: for each column, in order, those that can change it, in the order chosen.
+
+    Args:
+        chosen: names, mappings of a name and options, or augmentations, each for every column that it reads.
+        columns: of the modality.
+
+    Raises:
+        InputError: a name or an option is unknown, a value does not fit, or an augmentation reads none of the columns.
+    """
+    made: list[list[Augmentation]] = [[] for _ in columns]
+    for choice in chosen:
+        if isinstance(choice, Augmentation):
+            name, reads = type(choice).__name__, choice.reads
+        else:
+            name, options = _read(choice)
+            reads = AUGMENTATIONS[name].reads
+        fitting = [i for i, column in enumerate(columns) if column.type in reads]
+        if not fitting:
+            raise InputError(_unread(name, reads, columns))
+        for i in fitting:
+            made[i].append(
+                choice if isinstance(choice, Augmentation) else AUGMENTATIONS.build(name, options, columns[i])
+            )
+    return made
+
+
+def _read(choice: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name and the checked options of a choice."""
+    options = {"name": choice} if isinstance(choice, str) else dict(choice) if isinstance(choice, Mapping) else {}
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise InputError(f"augmentations: {choice!r:.80} given: an augmentation is a name, or a mapping with a name")
+    known = AUGMENTATIONS.options(name)
+    for option, given in options.items():
+        if option not in known:
+            raise InputError(f"augmentations: {name!r} has no option {option!r}; {nearest(str(option), known)}")
+        try:
+            options[option] = TypeAdapter(known[option].annotation).validate_python(given)
+        except ValidationError as error:
+            rule = error.errors()[0]["msg"]
+            raise InputError(f"augmentations: {name}.{option}: {given!r:.80} given: {rule}") from error
+    return name, options
+
+
+def _unread(name: str, reads: frozenset[str], columns: Sequence[Column]) -> str:
+    types = {column.type for column in columns}
+    others = [other for other in AUGMENTATIONS if AUGMENTATIONS[other].reads & types]
+    listed = ", ".join(f"{column.name} ({column.type})" for column in columns) or "none"
+    advice = f"choose from {', '.join(others)}" if others else "leave it out"
+    return f"augmentations: {name!r} reads {', '.join(sorted(reads))}, and the columns here are {listed}; {advice}"

@@ -1,0 +1,127 @@
+"""Several models on the same Features: the weighted mean of what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polyfuse.core.compute import Precision
+from polyfuse.core.contract import Encoder, Head, Tuning
+from polyfuse.core.types import Features, Inputs, Tensors
+from polyfuse.encoders.table import TableEncoder
+from polyfuse.learners.learner import Array, Cells, Design, Learner
+from polyfuse.learners.words import WordStatistics
+from polyfuse.model import FusionModel, Model, Texts
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of an ensemble.
+
+    Attributes:
+        name: as comparisons call it.
+        weight: share in the mean; those of all members sum to 1.
+        model: what answers.
+        modalities: that it reads, in the ensemble's order.
+        parts: of a learner, what it reads of them: "features", "words".
+        own: of a fusion model, the modalities that it encodes with an encoder of its own, each with its tuning.
+    """
+
+    name: str
+    weight: float
+    model: FusionModel | Learner
+    modalities: tuple[str, ...]
+    parts: tuple[str, ...] = ("features", "words")
+    own: Mapping[str, Tuning] = field(default_factory=dict)
+
+
+class Ensemble(Model):
+    """scores = Σ_m w_m scores_m: each encoder runs once for all members.
+
+    Args:
+        encoders: by modality, shared by all members; of a table it only prepares.
+        head: of the task: reads answers and writes them.
+        members: with weights that sum to 1.
+        words: statistics of the texts, by modality.
+        precision: of the pretrained backbones.
+    """
+
+    #: What the names of weights begin with that are kept with the members, or mean nothing.
+    ELSEWHERE = ("_parts.", "head.")
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        head: Head,
+        members: Sequence[Member],
+        words: Mapping[str, WordStatistics],
+        *,
+        precision: Precision = "float32",
+    ) -> None:
+        super().__init__(encoders, head, precision=precision)
+        self.members, self.words = list(members), dict(words)
+        self.fusion_models = [member.model for member in members if isinstance(member.model, FusionModel)]
+        self._parts = torch.nn.ModuleList(self.fusion_models)  # so that they move and turn with the whole
+        wanted = {name for member in members if _wants_words(member) for name in member.modalities}
+        self.reads_text = frozenset(wanted & set(words))
+
+    def scores(self, inputs: Inputs, present: Tensor, texts: Texts) -> Tensor:
+        """Return the mean of the members' scores (batch, …), weighted."""
+        total = torch.zeros((), device=present.device)
+        shared = {name: self._shared(name, inputs[name], present) for name in self._encoded()}
+        design = None
+        for member in self.members:
+            if isinstance(member.model, FusionModel):
+                some = {name: inputs[name] if name in member.own else shared.get(name, inputs[name]) for name in inputs}
+                scores = member.model.scores(some, present, {})
+            else:
+                design = design or self.design({**inputs, **shared}, present, texts)
+                found = member.model.scores(design.only(member.modalities, parts=member.parts))
+                scores = torch.from_numpy(np.ascontiguousarray(found)).to(present.device)
+            total = total + member.weight * scores
+        return total
+
+    def design(self, inputs: Inputs, present: Tensor, texts: Texts) -> Design:
+        """Return the rows as learners read them."""
+        vectors, cells = {}, {}
+        for i, name in enumerate(self.modalities):
+            encoder = self.encoder(name)
+            if isinstance(encoder, TableEncoder):
+                cells[name] = _cells(encoder, inputs[name], present[:, i])
+            else:
+                pooled = self.encode_one(name, inputs[name], present).pooled
+                absent = ~present[:, i, None]
+                vectors[name] = pooled.masked_fill(absent, torch.nan).cpu().numpy()
+        known = {name: self.words[name] for name in texts if len(self.words[name])}
+        words = {name: statistics.transform(texts[name]) for name, statistics in known.items()}
+        return Design(vectors, cells, words)
+
+    def _encoded(self) -> list[str]:
+        """Name the modalities whose Features some member reads, from the shared encoder."""
+        readers = {name for member in self.members for name in set(member.modalities) - set(member.own)}
+        return [name for name in self.modalities if name in readers and not is_table(self.encoder(name))]
+
+    def _shared(self, name: str, value: Features | Tensors, present: Tensor) -> Features:
+        return self.encode_one(name, value, present)
+
+
+def is_table(encoder: Encoder) -> bool:
+    """Tell whether an encoder reads columns that need no encoder to be learned from."""
+    return isinstance(encoder, TableEncoder)
+
+
+def _wants_words(member: Member) -> bool:
+    return isinstance(member.model, Learner) and "words" in member.parts
+
+
+def _cells(encoder: TableEncoder, value: Features | Tensors, present: Tensor) -> Cells:
+    # Features stand here only for a modality that was taken away.
+    tensors = encoder.prepare([None] * len(present)) if isinstance(value, Features) else value
+    missing = tensors["missing"] | ~present[:, None].to(tensors["missing"].device)
+    numbers: Array = tensors["numbers"].masked_fill(missing, torch.nan).cpu().numpy()
+    codes = torch.where(present[:, None].to(tensors["codes"].device), tensors["codes"], 0).cpu().numpy()
+    return Cells(numbers, codes, tuple(encoder.levels))

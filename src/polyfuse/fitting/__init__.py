@@ -1,0 +1,68 @@
+"""From a recipe and a table to a trained model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from polyfuse.core.compute import default_device
+from polyfuse.core.progress import Progress, Silent
+from polyfuse.data.reading import Table
+from polyfuse.fitting.found import fit_found
+from polyfuse.fitting.job import Job, read
+from polyfuse.fitting.plan import Fitted, Plan, make_plan
+from polyfuse.fitting.sources import cached_sources
+from polyfuse.fitting.whole import fit_whole
+from polyfuse.fusion import FUSIONS
+from polyfuse.training.tracking import make_accelerator, tracking
+
+__all__ = ["Fitted", "Plan", "cached_sources", "fit", "make_plan"]
+
+
+def fit(
+    plan: Plan,
+    *,
+    validation: Table | None = None,
+    work: Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Fitted:
+    """Train the model of a plan.
+
+    Args:
+        plan: what to do.
+        validation: rows that decide which weights are kept; split off the training table when left out.
+        work: a folder for the checkpoint and the trackers; None keeps neither.
+        resume: go on from the checkpoint there, if there is one.
+        progress: shows how far it is.
+
+    Raises:
+        DataError: with every problem found in the tables.
+    """
+    begun = time.monotonic()
+    progress = progress or Silent()
+    logs = work / "logs" if work is not None else None
+    accelerator = make_accelerator(default_device(), plan.recipe.training.trackers, logs)
+    rows = read(plan, plan.table, progress, training=True)
+    other = read(plan, validation, progress, training=False) if validation is not None else None
+    with tracking(accelerator, logs, "polyfuse", _flat(plan.recipe.as_data())) as log:
+        job = Job(plan, rows, other, accelerator, work, resume, log, progress, begun)
+        if plan.recipe.fusion.name not in FUSIONS:
+            return fit_found(job)
+        whole = fit_whole(job, plan.recipe)
+    measured = whole.rows.subset(whole.held.tolist())
+    seconds = time.monotonic() - begun
+    return Fitted(plan.recipe, whole.built, rows, measured, whole.scores, seconds, whole.outcome)
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, str | float | bool]:
+    """Flatten a recipe to dotted keys, as trackers want it."""
+    flat: dict[str, str | float | bool] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, bool | int | float) else str(value)
+    return flat

@@ -1,0 +1,116 @@
+"""What all ways of fitting share: the plan, the rows, and where and how it is computed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from polyfuse.core.progress import Progress
+from polyfuse.data.reading import Table
+from polyfuse.data.rows import Rows, read_rows
+from polyfuse.data.splits import split
+from polyfuse.fitting.plan import Plan
+from polyfuse.learners.learner import Array
+from polyfuse.training.cache import FeatureCache
+from polyfuse.training.checkpoints import Checkpoints
+from polyfuse.training.loop import Log
+
+
+@dataclass(frozen=True)
+class Job:
+    """A fit under way.
+
+    Attributes:
+        plan: what to do.
+        rows: of the training table.
+        other: of the table that was given for validation, if one was.
+        accelerator: the device.
+        work: a folder for the checkpoint.
+        resume: whether to go on from the checkpoint there.
+        log: takes the figures of epochs.
+        progress: shows how far it is.
+        begun: time.monotonic() at the start.
+    """
+
+    plan: Plan
+    rows: Rows
+    other: Rows | None
+    accelerator: Accelerator
+    work: Path | None
+    resume: bool
+    log: Log | None
+    progress: Progress
+    begun: float
+
+    @cached_property
+    def cache(self) -> FeatureCache:
+        """Where Features are kept."""
+        return FeatureCache()
+
+    @cached_property
+    def groups(self) -> list[object] | None:
+        """The group of each row, where there are groups."""
+        group = self.plan.recipe.data.group
+        if group is None:
+            return None
+        groups: list[object] = self.plan.table.frame[group].iloc[self.rows.positions].tolist()
+        return groups
+
+    @cached_property
+    def halves(self) -> tuple[Array, Array]:
+        """Positions of the rows to learn from, and of those kept aside."""
+        recipe = self.plan.recipe
+        return split(
+            self.rows.answers,
+            self.plan.schema.target.task,
+            share=recipe.data.validation_share,
+            seed=recipe.training.seed,
+            groups=self.groups,
+        )
+
+    @property
+    def deadline(self) -> float:
+        """time.monotonic() at which the work is to be done."""
+        limit = self.plan.recipe.training.time_limit
+        return math.inf if limit is None else self.begun + limit
+
+    def remaining(self) -> float:
+        """Return the seconds that are left."""
+        return self.deadline - time.monotonic()
+
+    def checkpoints(self) -> Checkpoints | None:
+        """Return where the run is kept."""
+        if self.work is None:
+            return None
+        return Checkpoints(self.work, _run_id(self.plan, self.rows, *([self.other] if self.other else ())))
+
+
+def read(plan: Plan, table: Table, progress: Progress, *, training: bool) -> Rows:
+    """Return the rows of a table with their answers.
+
+    Raises:
+        DataError: with every problem found in the table.
+    """
+    bad = plan.recipe.data.on_bad_row
+    return read_rows(table, plan.schema, training=training, answers=True, on_bad_row=bad, progress=progress)
+
+
+def _run_id(plan: Plan, *tables: Rows) -> str:
+    """Identify recipe and data: what a checkpoint must have in common with the run that goes on from it."""
+    recipe = plan.recipe.as_data()
+    for key in ("time_limit", "trackers", "checkpoint_every"):  # these do not change the weights
+        recipe["training"].pop(key, None)
+    whole = hashlib.blake2b(json.dumps(recipe, sort_keys=True).encode(), digest_size=16)
+    for rows in tables:
+        whole.update(json.dumps(rows.answers, default=str).encode())
+        for name in plan.schema.modalities:
+            for row in range(len(rows)):
+                whole.update(rows.digest(name, row) or b"-")
+    return whole.hexdigest()

@@ -1,0 +1,81 @@
+"""What is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from polyfuse.core.errors import InputError, nearest
+from polyfuse.data.schema import Schema
+from polyfuse.ensemble import is_table
+from polyfuse.fusion import FUSIONS
+from polyfuse.learners import LEARNERS
+from polyfuse.model import Model
+from polyfuse.recipe.building import member_name, text_modalities
+from polyfuse.recipe.component import Component
+from polyfuse.recipe.ways import MemberSpec
+
+#: Candidates that are no single component: each modality alone, and the statistics of a text's words alone.
+ALONE, WORDS = "alone", "words"
+_OF_ONE = ("concat", "deep")  # with one modality, the others are these over again
+_MOST_LABELS = 100  # boosting grows a tree for each label in each round
+
+
+def names() -> list[str]:
+    """Return the names of all candidates, the quickest first."""
+    fusions = [name for name in FUSIONS if FUSIONS[name].needs == "pooled"]
+    return [WORDS, ALONE, *LEARNERS, *fusions, *(name for name in FUSIONS if name not in fusions)]
+
+
+def candidates(chosen: Collection[str] | None, schema: Schema, model: Model) -> list[MemberSpec]:
+    """Return what is compared, the quickest first.
+
+    Args:
+        chosen: names of candidates; all when None.
+        schema: of the table.
+        model: whose encoders they read.
+
+    Raises:
+        InputError: there is no candidate of a name.
+    """
+    known = names()
+    for name in chosen or ():
+        if name not in known:
+            raise InputError(f"fusion.candidates: there is no {name!r}; {nearest(name, known)}")
+    wanted = [name for name in known if chosen is None or name in chosen]
+    if len(schema.modalities) == 1 and chosen is None:
+        wanted = [name for name in wanted if name not in FUSIONS or name in _OF_ONE]
+    if len(schema.target.levels) > _MOST_LABELS and chosen is None:
+        wanted.remove("boosting")
+    texts = text_modalities(schema)
+    found: list[MemberSpec] = []
+    for name in wanted:
+        if name == WORDS:
+            found += [_spec("linear", [text], ["words"], schema) for text in texts]
+        elif name == ALONE:
+            found += _each_alone(schema, model, texts)
+        else:
+            found.append(_spec(name, None, None, schema))
+    return found
+
+
+def label(spec: MemberSpec, schema: Schema) -> str:
+    """Say what a candidate is."""
+    return member_name(spec, schema)
+
+
+def _each_alone(schema: Schema, model: Model, texts: Sequence[str]) -> list[MemberSpec]:
+    """Return the best simple model of each modality alone: the floor that a combination has to be above."""
+    found = []
+    for name in schema.modalities:
+        table = is_table(model.encoder(name))
+        if len(schema.modalities) == 1 and name not in texts:
+            continue  # alone it is what the learners see anyway
+        parts = ["features"] if name in texts else None
+        found.append(_spec("boosting" if table else "linear", [name], parts, schema))
+    return found
+
+
+def _spec(name: str, modalities: list[str] | None, parts: Any, schema: Schema) -> MemberSpec:
+    whole = modalities is not None and len(modalities) == len(schema.modalities)
+    return MemberSpec(combine=Component(name=name), modalities=None if whole else modalities, parts=parts)

@@ -1,0 +1,240 @@
+"""From candidates to the model that comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from polyfuse.core.interruption import interruptible
+from polyfuse.core.progress import Progress
+from polyfuse.ensemble import Ensemble, Member
+from polyfuse.fusion import FUSIONS
+from polyfuse.learners.learner import Array
+from polyfuse.model import FusionModel, Model
+from polyfuse.recipe.component import Component
+from polyfuse.recipe.ways import MemberSpec
+from polyfuse.search.comparison import Comparison, Entry
+from polyfuse.search.material import Material
+from polyfuse.search.selection import crossed, greedy_weights
+
+#: Share of the mean below which a model is not worth its time.
+_LEAST = 0.04
+_PARTS = 5
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best way to combine.
+
+    Attributes:
+        model: fitted on all rows.
+        fusion: what stands in the recipe for it.
+        scores: of rows that it was measured on, by models that had not seen them.
+        measured: positions of those rows.
+        comparison: headings and lines of the table, as it is kept.
+        reason: why this one, in one sentence.
+        members: of the model, with what each is: what another may be mixed with.
+        base: the best fusion, None where none was measured.
+    """
+
+    model: Model
+    fusion: Component
+    scores: Array
+    measured: Array
+    comparison: dict[str, Any]
+    reason: str
+    members: list[tuple[MemberSpec, Member]]
+    base: Component | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is to be fitted on all rows.
+
+    Attributes:
+        entries: the models that are averaged.
+        weights: of each.
+        scores: of the rows measured on.
+        rows: positions of those rows.
+        reason: why.
+    """
+
+    entries: list[Entry]
+    weights: list[float]
+    scores: Array
+    rows: Array
+    reason: str
+
+
+def find(
+    comparison: Comparison,
+    specs: Sequence[MemberSpec],
+    folds: Sequence[tuple[Array, Array]],
+    *,
+    ensemble: bool,
+    progress: Progress,
+    weights: Sequence[float] | None = None,
+) -> Found:
+    """Compare candidates, choose, and fit what was chosen on all rows.
+
+    Args:
+        comparison: not begun yet.
+        specs: the candidates.
+        folds: positions to learn from, positions to measure on.
+        ensemble: whether several may be averaged.
+        progress: shows the table as it grows.
+        weights: of the candidates, where they are given and nothing is chosen.
+    """
+    with interruptible(comparison.stop), progress.bar("Comparing", len(specs) * len(folds)) as bar:
+        comparison.run(specs, folds, bar)
+    choice = _given(comparison, weights) if weights is not None else _choose(comparison, ensemble=ensemble)
+    comparison.deadline = float("inf")
+    with progress.bar("Fitting", len(choice.entries)) as bar:
+        members = []
+        for entry, weight in zip(choice.entries, choice.weights, strict=True):
+            bar.advance(0, entry.name)
+            members.append(_fitted(comparison, entry, weight))
+            bar.advance(1)
+    specs = [entry.spec for entry in choice.entries]
+    chosen = list(zip(specs, members, strict=True))
+    model, fusion = _assembled(comparison.material, chosen)
+    base = next((entry.spec.combine for entry, _ in comparison.leaders() if entry.spec.combine.name in FUSIONS), None)
+    kept = _kept(comparison, choice)
+    return Found(model, fusion, choice.scores, choice.rows, kept, choice.reason, chosen, base)
+
+
+def mixed(found: Found, spec: MemberSpec, member: Member, scores: Array, rows: Array, comparison: Comparison) -> Found:
+    """Mix in a model that was trained as a whole, with the weight that is best on the rows that it has not seen.
+
+    Args:
+        found: so far.
+        spec: what the model is.
+        member: the model.
+        scores: its scores.
+        rows: positions of the rows that they are of; all are among those that `found` was measured on.
+        comparison: that decides.
+    """
+    before = found.scores[np.searchsorted(found.measured, rows)]
+    tried = {float(share): (1 - share) * before + share * scores for share in np.linspace(0, 1, 11)}
+    share = min(tried, key=lambda share: comparison.badness(tried[share], rows))
+    gain = comparison.worse(before, tried[share], rows)
+    value = comparison.metric.function(comparison.material.answers[rows], scores)
+    told = (
+        f"{member.name}, trained as a whole: {comparison.metric.name} {value:.4f} on {len(rows):,} rows kept aside;"
+        f" its weight is {share:.1f}, which is better by {gain.value:.4f} ({gain.low:.4f} to {gain.high:.4f})"
+    )
+    reason = f"{found.reason}; {told}"
+    kept = {**found.comparison, "reason": reason}
+    if share == 0:
+        return replace(found, comparison=kept, reason=reason)
+    chosen = [(s, replace(m, weight=m.weight * (1 - share))) for s, m in found.members if share < 1]
+    chosen.append((spec, replace(member, weight=share)))
+    model, fusion = _assembled(comparison.material, chosen)
+    return replace(
+        found,
+        model=model,
+        fusion=fusion,
+        scores=tried[share],
+        measured=rows,
+        comparison=kept,
+        reason=reason,
+        members=chosen,
+    )
+
+
+def _choose(comparison: Comparison, *, ensemble: bool) -> Choice:
+    """Choose the best candidate, or the mean of several where that is better beyond chance."""
+    leaders, rows = comparison.leaders(), comparison.leading_rows
+    entries, scores = [entry for entry, _ in leaders], [scores for _, scores in leaders]
+    best = entries[0]
+    alone = Choice([best], [1.0], scores[0], rows, _why(best, len(leaders)))
+    if not ensemble or len(leaders) < 2:
+        return alone
+
+    def badness(some: Array, places: Array) -> float:
+        return comparison.badness(some, rows[places])
+
+    order = np.random.default_rng(0).permutation(len(rows))
+    mean = crossed(scores, badness, np.array_split(order, _PARTS))
+    gain = comparison.worse(scores[0], mean, rows)
+    if not gain.low > 0:
+        return alone
+    weights = greedy_weights(scores, lambda some: comparison.badness(some, rows))
+    weights = np.where(weights >= _LEAST, weights, 0.0)
+    weights = weights / weights.sum()
+    chosen = [(entry, float(weight)) for entry, weight in zip(entries, weights, strict=True) if weight > 0]
+    if len(chosen) < 2:
+        return alone
+    named = ", ".join(f"{entry.name} {weight:.2f}" for entry, weight in chosen)
+    reason = (
+        f"an ensemble ({named}): {comparison.metric.name} better than {best.name}'s by {gain.value:.4f}"
+        f" ({gain.low:.4f} to {gain.high:.4f})"
+    )
+    return Choice([entry for entry, _ in chosen], [weight for _, weight in chosen], mean, rows, reason)
+
+
+def _why(best: Entry, leaders: int) -> str:
+    if best.spec.modalities is not None:
+        named = " and ".join(best.spec.modalities)
+        return f"{best.name}: {named} alone does as well as any combination, so nothing else is read"
+    return f"{best.name}: the best of {leaders} that were measured to the end; no mean of several is surely better"
+
+
+def _given(comparison: Comparison, weights: Sequence[float]) -> Choice:
+    """Return the candidates with the weights that they were given."""
+    rows, shares = comparison.leading_rows, dict(zip(map(id, comparison.entries), weights, strict=True))
+    known = comparison.leaders()
+    total = sum(shares[id(entry)] for entry, _ in known)
+    mean: Array = sum((shares[id(entry)] / total * scores for entry, scores in known), np.zeros(1))
+    return Choice(list(comparison.entries), list(weights), mean, rows, "as given")
+
+
+def _fitted(comparison: Comparison, entry: Entry, weight: float) -> Member:
+    model = comparison.fit(entry.spec, np.arange(len(comparison.material)), entry.learner)
+    assert model is not None
+    bank = comparison.material.bank
+    return Member(
+        entry.name,
+        weight,
+        model,
+        tuple(name for name in bank.modalities if entry.spec.modalities is None or name in entry.spec.modalities),
+        tuple(entry.spec.parts or ("features", "words")),
+    )
+
+
+def _assembled(material: Material, chosen: Sequence[tuple[MemberSpec, Member]]) -> tuple[Model, Component]:
+    """Return the model, a plain fusion model where it is one, and what the recipe says of it."""
+    spec, only = chosen[0]
+    if len(chosen) == 1 and isinstance(only.model, FusionModel):
+        return only.model, spec.combine
+    bank = material.bank
+    encoders = {name: bank.encoder(name) for name in bank.modalities}
+    model = Ensemble(encoders, bank.head, [member for _, member in chosen], bank.words, precision=bank.precision)
+    specs = [spec.model_copy(update={"weight": round(member.weight, 6)}) for spec, member in chosen]
+    return model, Component.model_validate({"name": "ensemble", "members": specs})
+
+
+def _kept(comparison: Comparison, choice: Choice) -> dict[str, Any]:
+    """Return the table as JSON values."""
+    shares = {id(entry): weight for entry, weight in zip(choice.entries, choice.weights, strict=True)}
+    lines = []
+    for entry in comparison.entries:
+        at = comparison.interval(entry) if entry.folds else None
+        lines.append(
+            {
+                "candidate": entry.name,
+                "spec": entry.spec.as_data(),
+                "value": at and at.value,
+                "low": at and at.low,
+                "high": at and at.high,
+                "rows": len(entry.measured()[0]) if entry.folds else 0,
+                "folds": entry.folds,
+                "seconds": round(entry.seconds, 3),
+                "weight": shares.get(id(entry), 0.0),
+                "note": entry.note,
+            }
+        )
+    return {"metric": comparison.metric.name, "candidates": lines, "reason": choice.reason}

@@ -1,0 +1,90 @@
+"""Learned keys and values in front of a text, through peft."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+
+from polyfuse.core.contract import Encoder
+from polyfuse.core.errors import InputError
+from polyfuse.core.options import Count, Rate
+from polyfuse.layers.anatomy import resting
+from polyfuse.tuning.backbone import backbone_of
+from polyfuse.tuning.wrapped import PeftTuning, misfit
+
+_SPREAD = 0.02
+_LONG = ("a " * 20_000,)  # longer than any encoder reads
+
+
+class PrefixTuning(PeftTuning):
+    """Keys and values that each layer attends to as if they stood before the text: prefix tuning (Li and Liang 2021).
+
+    softmax(Q [P_K; K]ᵀ / √d) [P_V; V]; P_K and P_V of every layer move, and nothing else. The text keeps its tokens,
+    but takes the positions behind the prefix. It works for text models that take keys and values from outside, as
+    BERT, RoBERTa and GPT-2 do; T5, CLIP, and models of images or sound do not.
+
+    Args:
+        length: number of keys and values in front of the text, in each layer.
+        learning_rate: of the prefix.
+    """
+
+    name: ClassVar[str] = "prefix"
+
+    def __init__(self, *, length: Count = 8, learning_rate: Rate = 5e-3) -> None:
+        self.length, self.learning_rate = length, learning_rate
+
+    def config(self, encoder: Encoder) -> Any:
+        """Return peft's configuration for an encoder's backbone.
+
+        Raises:
+            InputError: the backbone reads no text.
+        """
+        from peft import PrefixTuningConfig
+
+        backbone = backbone_of(encoder, self.name)
+        if backbone.main_input_name != "input_ids":
+            raise InputError(
+                f"tuning: prefix stands before a text, and {type(backbone).__name__} reads {backbone.main_input_name};"
+                " use  lora  or  adapter"
+            )
+        sizes = {"token_dim": "hidden_size", "num_layers": "num_hidden_layers", "num_attention_heads": None}
+        known = {to: getattr(backbone.config, of or to, None) for to, of in sizes.items()}
+        return PrefixTuningConfig(num_virtual_tokens=self.length, task_type="FEATURE_EXTRACTION", **known)
+
+    def apply(self, encoder: Encoder) -> None:
+        """Put a prefix into every layer.
+
+        Raises:
+            InputError: the encoder has no pretrained backbone, or one that takes no prefix, or none of this length.
+        """
+        backbone = backbone_of(encoder, self.name)
+        super().apply(encoder)
+        wrapped: Any = encoder.backbone
+        # Small, for one drawn as peft does is as large as the keys of the text, and drowns it.
+        torch.nn.init.normal_(wrapped.prompt_encoder["default"].embedding.weight, std=_SPREAD)
+        refused = _refusal(encoder, ("a",), ("a " * 3,))
+        if refused is not None:
+            raise misfit(self.name, backbone, refused) from refused
+        refused = _refusal(encoder, ("a",), _LONG)
+        if refused is not None:
+            raise InputError(
+                f"tuning: prefix of length={self.length}: {type(backbone).__name__} has too few positions for it and"
+                " the longest text behind it; lower the encoder's max_tokens by as many"
+            ) from refused
+
+    def merge(self, encoder: Encoder) -> bool:
+        """Return False: no weight of the backbone can stand for a key or a value."""
+        return False
+
+
+def _refusal(encoder: Encoder, *values: tuple[str, ...]) -> Exception | None:
+    """Run an encoder on texts of different lengths, and return what it raises."""
+    device = next(encoder.parameters()).device
+    tensors = {name: tensor.to(device) for name, tensor in encoder.prepare(values).items()}
+    try:
+        with torch.no_grad(), resting(encoder):
+            encoder(**tensors)
+    except (ValueError, TypeError, AttributeError, LookupError, RuntimeError) as error:
+        return error
+    return None
