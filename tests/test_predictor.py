@@ -177,7 +177,8 @@ def test_saved_and_loaded_it_answers_the_same(fitted: pf.Predictor, tmp_path: Pa
 @pytest.mark.parametrize("standalone", [True, False])
 def test_every_tuning_survives_saving(recipe: dict[str, object], tmp_path: Path, tuning: str, standalone: bool) -> None:
     settings = {"modalities": {"text": recipe["modalities"]["text"]}, "training": {"epochs": 1}}  # type: ignore[index]
-    predictor = pf.Predictor("label", fusion="concat", tuning={"text": tuning}, **settings).fit(mixed(60), progress=False)
+    predictor = pf.Predictor("label", fusion="concat", tuning={"text": tuning}, **settings)
+    predictor.fit(mixed(60), progress=False)
     test = mixed(20, seed=6)
     predictor.save(tmp_path / "run", standalone=standalone)
     stored = (tmp_path / "run" / "encoders" / "0" / "backbone").exists()

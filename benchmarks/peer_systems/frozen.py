@@ -21,7 +21,7 @@ class Frozen(System):
     def bring_in(self) -> None:
         import joblib
         import sklearn.compose
-        import sklearn.linear_model
+        import sklearn.linear_model  # noqa: F401
         import torch  # noqa: F401
         from transformers import AutoModel, AutoTokenizer
 

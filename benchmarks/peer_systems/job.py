@@ -1,4 +1,4 @@
-"""What a system is asked to do. Plain JSON and the standard library: it is read by interpreters that have little else."""
+"""What a system is asked to do. Only the standard library: interpreters that have little else read it too."""
 
 from __future__ import annotations
 

@@ -62,8 +62,7 @@ def difference(
     A system that knows no seed has one set of scores, which then stands beside every seed of the other.
     """
     seeds = sorted(set(scores) | set(other))
-    alone, beside = _at(scores), _at(other)
-    pairs = [(alone(seed), beside(seed)) for seed in seeds]
+    pairs = [(_of(scores, seed), _of(other, seed)) for seed in seeds]
     found = [paired_difference(metric, y_true, a, b) for a, b in pairs if a is not None and b is not None]
     return mean_interval(found) if found else Interval(math.nan, math.nan, math.nan)
 
@@ -84,13 +83,5 @@ def better(found: Interval, metric: str) -> float:
     return found.value if METRICS[metric].greater_is_better else -found.value
 
 
-class _at:
-    """Scores of a seed; of a single fit, its scores at every seed."""
-
-    def __init__(self, scores: Mapping[int, np.ndarray]) -> None:
-        self._scores = scores
-
-    def __call__(self, seed: int) -> np.ndarray | None:
-        if len(self._scores) == 1:
-            return next(iter(self._scores.values()))
-        return self._scores.get(seed)
+def _of(scores: Mapping[int, np.ndarray], seed: int) -> np.ndarray | None:
+    return next(iter(scores.values())) if len(scores) == 1 else scores.get(seed)

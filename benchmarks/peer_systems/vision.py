@@ -32,7 +32,8 @@ def declare_operators() -> str:
             names.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _KEPT.append(names)
         return (
-            "torchvision's compiled part does not go with this build of torch, and its import would fail: its operators"
-            f" {' and '.join(_NAMED)} were declared without an implementation. Nothing that is measured here calls them."
+            "torchvision's compiled part does not go with this build of torch, and its import would fail: its"
+            f" operators {' and '.join(_NAMED)} were declared without an implementation; nothing measured here calls"
+            " them."
         )
     return ""

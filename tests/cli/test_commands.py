@@ -166,7 +166,10 @@ def test_an_artifact_is_not_replaced_unasked(run: Path, folder: Path) -> None:
     polyfuse("fit", "train.csv", "--target", "y", "--out", "runs/z", *QUICK, "--overwrite", cwd=folder)
 
 
-LONG = ("--set", "fusion=concat", "--set", "training.epochs=25", "--set", "training.patience=25", "--set", "training.checkpoint_every=5")
+LONG = (
+    *("--set", "fusion=concat", "--set", "training.epochs=25"),
+    *("--set", "training.patience=25", "--set", "training.checkpoint_every=5"),
+)
 
 
 def started(folder: Path, name: str) -> subprocess.Popen[str]:

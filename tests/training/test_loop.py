@@ -24,7 +24,7 @@ from polyfuse.heads import HEADS
 from polyfuse.metrics import METRICS
 from polyfuse.model import FusionModel
 from polyfuse.training.checkpoints import FILE, Checkpoints
-from polyfuse.training.loop import Trainer, scored, _hide
+from polyfuse.training.loop import Trainer, _hide, scored
 from polyfuse.training.settings import TrainingSettings
 from polyfuse.training.tracking import make_accelerator
 

@@ -93,6 +93,31 @@ def test_the_mean_over_layers_is_the_same_wherever_the_cut_is(
     torch.testing.assert_close(rounded.pooled, whole.pooled, rtol=0, atol=5e-3)
 
 
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A BERT of five layers."""
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("deep")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 5, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(tiny.WORDS), **sizes), add_pooling_layer=False).save_pretrained(folder)
+    tiny._tokenizer(folder, wraps=True, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]")
+    return str(folder)
+
+
+@pytest.mark.parametrize("averaged", [1, 2, 3, 4, 5, 9])
+@pytest.mark.parametrize("layers", [1, 2, 3, 4, 5])
+def test_every_cut_of_a_deeper_model(averaged: int, layers: int, deep: str) -> None:
+    encoder = encoder_of("transformer", "deep", lambda _: deep, layers=averaged)
+    LastTuning(layers=layers).apply(encoder)
+    lower = encoder.lower()
+    assert lower is not None
+    below = averaged > 1 and layers < min(averaged, 5)
+    assert lower.dim == (2 if below else 1) * encoder.dim
+    whole, again = whole_and_kept(encoder, lower, "transformer", half=False)
+    same_features(again, whole, "from what is kept")
+
+
 @pytest.mark.parametrize(
     ("kind", "model", "inside"),
     [
@@ -160,6 +185,23 @@ def test_what_lies_below_rests_in_training(tiny_model: Find) -> None:
     assert not any(module.training for module in backbone.encoder.layer[0].modules())
     assert not any(module.training for module in backbone.embeddings.modules())
     assert all(module.training for module in backbone.encoder.layer[1].modules())
+
+
+def test_batch_statistics_rest_where_their_weights_do(tiny_model: Find) -> None:
+    encoder = encoder_of("image_transformer", "resnet", tiny_model)
+    LastTuning(layers=1).apply(encoder)
+    encoder.train()
+    norms = {name: part for name, part in encoder.named_modules() if isinstance(part, nn.BatchNorm2d)}
+    assert {name for name, part in norms.items() if part.training} == {n for n in norms if "stages.1." in n}
+    # Without a cut, by the weights alone.
+    other = encoder_of("image_transformer", "resnet", tiny_model)
+    for name, parameter in other.named_parameters():
+        parameter.requires_grad_("normalization" not in name)
+    other.train()
+    assert not any(part.training for part in other.modules() if isinstance(part, nn.BatchNorm2d))
+    other.requires_grad_(True)
+    other.train()
+    assert all(part.training for part in other.modules() if isinstance(part, nn.BatchNorm2d))
 
 
 def test_what_is_kept_goes_by_what_lies_below_alone(tiny_model: Find) -> None:

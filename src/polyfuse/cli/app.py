@@ -41,6 +41,15 @@ Settings = Annotated[
         "--set", "-s", help="Set a key of the recipe, e.g. fusion=attention, training.epochs=5.", metavar="KEY=VALUE"
     ),
 ]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        "-p",
+        help="fast: few ways to combine; balanced: all of them, as without; best: the encoders are tuned too.",
+        metavar="fast|balanced|best",
+    ),
+]
 Without = Annotated[
     list[str] | None, typer.Option("--without", help="Take a modality away; may be repeated.", metavar="MODALITY")
 ]
@@ -72,8 +81,9 @@ def fit(
     validation: Annotated[
         Path | None, typer.Option(help="Rows that decide which weights are kept; split off TRAIN when left out.")
     ] = None,
+    preset: Preset = None,
     time_limit: Annotated[
-        str | None, typer.Option(help="Stop training 90s, 5m, 1h after the start, and keep the best weights.")
+        str | None, typer.Option(help="Be done 90s, 5m, 1h after the start, with the best so far.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was killed.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run left at OUT.")] = False,
@@ -88,7 +98,7 @@ def fit(
     """
     from polyfuse.cli import show
 
-    predictor = _predictor(target, recipe, settings, time_limit)
+    predictor = _predictor(target, recipe, settings, preset=preset, **{"training.time_limit": time_limit})
     plan = predictor.plan(train)
     show.plan(plan)
     predictor.fit(plan.table, validation=validation, out=out, resume=resume, overwrite=overwrite, progress=True)
@@ -145,6 +155,7 @@ def recipe(
     target: TargetColumn = None,
     recipe: RecipeFile = None,
     settings: Settings = None,
+    preset: Preset = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the recipe that [bold]fit[/bold] would follow, to edit and give back with --recipe.
@@ -153,7 +164,7 @@ def recipe(
     """
     from polyfuse.cli import show
 
-    plan = _predictor(target, recipe, settings, None).plan(train)
+    plan = _predictor(target, recipe, settings, preset=preset).plan(train)
     show.left_out(plan.schema)
     if as_json:
         typer.echo(json.dumps(plan.recipe.as_data(), indent=1, ensure_ascii=False))
@@ -197,12 +208,12 @@ def demo(
     run_demo(out, as_json=as_json)
 
 
-def _predictor(target: str | None, recipe: Path | None, settings: list[str] | None, time_limit: str | None) -> Any:
+def _predictor(target: str | None, recipe: Path | None, settings: list[str] | None, **options: Any) -> Any:
+    """Return the predictor of a call; options are keys of the recipe, None where they were not given."""
     from polyfuse.predictor import Predictor
 
     chosen = dict(map(_setting, settings or []))
-    if time_limit is not None:
-        chosen["training.time_limit"] = time_limit
+    chosen |= {key: value for key, value in options.items() if value is not None}
     return Predictor(target, recipe=recipe, **chosen)
 
 

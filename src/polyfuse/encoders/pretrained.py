@@ -210,9 +210,8 @@ def load_model(checkpoint: str, part: Part) -> tuple[nn.Module, str]:
             config = AutoConfig.from_pretrained(place, trust_remote_code=False)
             config = getattr(config, part, None) or config
             # What hides or skips inputs at random is for pretraining, and fails on short ones.
-            config.apply_spec_augment = False  # where it is not named, the default is True
-            for name, value in (("layerdrop", 0.0), ("use_cache", False)):
-                if hasattr(config, name):
+            for name, value in (("apply_spec_augment", False), ("layerdrop", 0.0), ("use_cache", False)):
+                if hasattr(config, name) or (name == "apply_spec_augment" and hasattr(config, "mask_time_prob")):
                     setattr(config, name, value)
             kind = _encoder_class(config) or AutoModel
             model, report = kind.from_pretrained(

@@ -13,6 +13,7 @@ from polyfuse.data.schema import Schema
 from polyfuse.learners.learner import Array
 from polyfuse.metrics import METRICS
 from polyfuse.recipe import Built, Recipe
+from polyfuse.search.candidates import check_names
 from polyfuse.training.loop import Outcome
 
 
@@ -83,4 +84,6 @@ def make_plan(recipe: Recipe, table: Table) -> Plan:
     known = [name for name, found in METRICS.items() if schema.target.task in found.tasks]
     if metric is not None and metric not in known:
         raise InputError(f"training.metric: {metric!r} is no metric of {schema.target.task}; {nearest(metric, known)}")
+    if completed.fusion.name == "auto":
+        check_names(completed.fusion.options.get("candidates"))
     return Plan(table, completed, schema)

@@ -11,10 +11,9 @@ from polyfuse.core.types import Features
 from polyfuse.data.batches import LazySource, PreparedSource, Source, in_memory
 from polyfuse.data.rows import Rows
 from polyfuse.ensemble import Ensemble, is_table
-from polyfuse.layers.tokens import shortened
 from polyfuse.model import FusionModel, Model
 from polyfuse.recipe import Built
-from polyfuse.search.material import TOKENS, FeatureSource, joined
+from polyfuse.search.material import FeatureSource, joined
 from polyfuse.training.cache import CachedSource, FeatureCache, HiddenSource
 
 _WINDOW = 256
@@ -115,6 +114,6 @@ def _encoded(model: Model, rows: Rows, name: str, device: torch.device, progress
             chunk = range(start, min(start + _WINDOW, len(rows)))
             tensors = {key: tensor.to(device) for key, tensor in source.batch(chunk).items()}
             encoded = model.encode_one(name, tensors, rows.present[list(chunk)].to(device)).to("cpu")
-            parts.append(shortened(encoded, TOKENS))
+            parts.append(encoded)
             bar.advance(len(chunk))
     return FeatureSource(joined(parts))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from polyfuse.core.contract import Fusion
 from polyfuse.core.types import Features
+from polyfuse.layers.tokens import shortened
 
 
 class AlignedFusion(Fusion):
@@ -18,11 +19,12 @@ class AlignedFusion(Fusion):
         dims: width of each modality's Features, by name.
         dim: common width.
         dropout: share of each h_i that is zeroed in training.
+        most_tokens: of a modality that `tokens` returns; where there are more, neighbours are averaged first.
     """
 
-    def __init__(self, dims: Mapping[str, int], *, dim: int, dropout: float) -> None:
+    def __init__(self, dims: Mapping[str, int], *, dim: int, dropout: float, most_tokens: int | None = None) -> None:
         super().__init__()
-        self.names, self.dim = list(dims), dim
+        self.names, self.dim, self.most_tokens = list(dims), dim, most_tokens
         # Lists, not dicts: a modality may bear any name, one that a torch module uses for itself too.
         self.projections = nn.ModuleList(nn.Sequential(nn.LayerNorm(d), nn.Linear(d, dim)) for d in dims.values())
         self.absent = nn.ParameterList(torch.randn(dim) * dim**-0.5 for _ in dims)
@@ -46,8 +48,9 @@ class AlignedFusion(Fusion):
         aligned = []
         for i, name in enumerate(self.names):
             here = present[:, i, None]
-            mask = features[name].mask & here
-            clean = torch.where(mask.unsqueeze(-1), features[name].tokens, 0.0)
+            given = features[name] if self.most_tokens is None else shortened(features[name], self.most_tokens)
+            mask = given.mask & here
+            clean = torch.where(mask.unsqueeze(-1), given.tokens, 0.0)
             projected = self.dropout(self.projections[i](clean))
             first = torch.zeros_like(mask)
             first[:, 0] = True

@@ -19,7 +19,7 @@ class AttentionFusion(AlignedFusion):
 
     z_0 = [h_1 + e_1; …; h_k + e_k] over all tokens, z_l = block_l(z_(l-1)), y = norm(pool(z_L)), where `pool` is one
     learned query (multimodal transformer with early concatenation; Vaswani et al. 2017, Kim et al. 2021).
-    Cost for n tokens in all: depth·(n²·dim + 8·n·dim²) multiplications a row.
+    Cost for n tokens in all: depth·(2·n²·dim + 8·n·dim²) multiplications a row.
 
     Args:
         dims: width of each modality's Features, by name.
@@ -27,14 +27,22 @@ class AttentionFusion(AlignedFusion):
         depth: number of transformer blocks.
         heads: attention heads.
         dropout: share of the activations that is zeroed in training.
+        most_tokens: of a modality; where there are more, neighbours are averaged first. All when left out.
     """
 
     needs: ClassVar[Literal["pooled", "tokens"]] = "tokens"
 
     def __init__(
-        self, dims: Mapping[str, int], *, dim: Width = 128, depth: Depth = 1, heads: Count = 4, dropout: Share = 0.1
+        self,
+        dims: Mapping[str, int],
+        *,
+        dim: Width = 128,
+        depth: Depth = 1,
+        heads: Count = 4,
+        dropout: Share = 0.1,
+        most_tokens: Count | None = None,
     ) -> None:
-        super().__init__(dims, dim=dim, dropout=dropout)
+        super().__init__(dims, dim=dim, dropout=dropout, most_tokens=most_tokens)
         self.kinds = nn.ParameterList(torch.randn(dim) * dim**-0.5 for _ in dims)
         self.blocks = nn.ModuleList(Block(dim, heads, dropout) for _ in range(depth))
         self.pool = AttentionPool(dim, heads)

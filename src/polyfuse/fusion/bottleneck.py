@@ -34,6 +34,7 @@ class BottleneckFusion(AlignedFusion):
         heads: attention heads.
         bottlenecks: B, the number of shared tokens.
         dropout: share of the activations that is zeroed in training.
+        most_tokens: of a modality; where there are more, neighbours are averaged first. All when left out.
     """
 
     needs: ClassVar[Literal["pooled", "tokens"]] = "tokens"
@@ -47,8 +48,9 @@ class BottleneckFusion(AlignedFusion):
         heads: Count = 4,
         bottlenecks: Count = 4,
         dropout: Share = 0.1,
+        most_tokens: Count | None = None,
     ) -> None:
-        super().__init__(dims, dim=dim, dropout=dropout)
+        super().__init__(dims, dim=dim, dropout=dropout, most_tokens=most_tokens)
         self.bottlenecks = nn.ParameterList(torch.randn(dim) * dim**-0.5 for _ in range(bottlenecks))
         self.layers = nn.ModuleList(nn.ModuleList(Block(dim, heads, dropout) for _ in dims) for _ in range(depth))
         self.pool = AttentionPool(dim, heads)

@@ -58,8 +58,8 @@ class Design:
     @property
     def width(self) -> int:
         """How many columns there are in all parts."""
-        plain = sum(some.numbers.shape[1] + some.codes.shape[1] for some in self.cells.values())
-        return plain + sum(part.shape[1] for part in (*self.vectors.values(), *self.words.values()))
+        plain = sum(int(some.numbers.shape[1] + some.codes.shape[1]) for some in self.cells.values())
+        return plain + sum(int(part.shape[1]) for part in (*self.vectors.values(), *self.words.values()))
 
     def rows(self, chosen: Array) -> Design:
         """Return some of the rows."""
@@ -134,4 +134,4 @@ def loss(target: Target, answers: Array, scores: Array) -> float:
 
 def columns_of(answers: Array, target: Target) -> Sequence[Array]:
     """Return what is learned one by one: the answers, or each label's 0/1 column of a multilabel target."""
-    return list(answers.T) if target.task == "multilabel" else [answers]
+    return [np.ascontiguousarray(column) for column in answers.T] if target.task == "multilabel" else [answers]

@@ -19,6 +19,8 @@ from polyfuse.training.settings import TrainingSettings
 _MEDIA = frozenset({"text", "image", "audio"})
 
 Preset = Literal["fast", "balanced", "best"]
+#: What `auto` compares with the preset "fast": what costs least.
+FAST = {"candidates": ["alone", "words", "linear", "boosting", "concat"], "folds": 3}
 ColumnChoice = Literal["text", "image", "audio", "number", "category", "datetime", "embedding", "ignore"]
 
 
@@ -131,6 +133,9 @@ class Recipe(Strict):
         for name in self.tuning if isinstance(self.tuning, dict) else {}:
             if name not in own:
                 raise RecipeError(f"tuning.{name}: there is no such modality with an encoder; {nearest(name, own)}")
+        fusion = self.fusion
+        if fusion.name == "auto" and self.preset == "fast":
+            fusion = Component.model_validate({"name": "auto", **FAST, **fusion.options})
         head = self.head or Component(name=schema.target.task)
         answered = HEADS[head.name].task
         if answered != schema.target.task:
@@ -139,14 +144,23 @@ class Recipe(Strict):
                 " task"
             )
         tuning = {name: self._tuning_of(name, encoder) for name, encoder in own.items()}
-        filled = {"task": schema.target.task, "modalities": modalities, "tuning": tuning, "head": head}
+        filled = {
+            "task": schema.target.task,
+            "modalities": modalities,
+            "tuning": tuning,
+            "head": head,
+            "fusion": fusion,
+        }
         return self.model_copy(update=filled)
 
     def _tuning_of(self, modality: str, encoder: Component) -> Component:
         if isinstance(self.tuning, Component):
             return self.tuning
-        pretrained = "checkpoint" in ENCODERS.options(encoder.name)
-        return self.tuning.get(modality) or Component(name="frozen" if pretrained else "full")
+        if modality in self.tuning:
+            return self.tuning[modality]
+        if "checkpoint" not in ENCODERS.options(encoder.name):
+            return Component(name="full")
+        return Component(name="last" if self.preset == "best" else "frozen")
 
 
 def encoder_of(name: str, modalities: Mapping[str, Modality]) -> Component:

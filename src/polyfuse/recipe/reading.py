@@ -180,7 +180,8 @@ def _option_errors(registry: Registry[Any], value: Any, *place: Any) -> Errors:
             value[option] = _adapter(registry, name, option).validate_python(given)
         except ValidationError as error:
             for item in error.errors():
-                yield (*place, option), f"{given!r:.80} given: {item['msg']}"
+                shown = "" if item["loc"] else f"{given!r:.80} given: "
+                yield (*place, option, *item["loc"]), f"{shown}{item['msg']}"
 
 
 @cache

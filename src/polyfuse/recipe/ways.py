@@ -22,14 +22,14 @@ class MemberSpec(Strict):
 
     Attributes:
         combine: a fusion or a learner, with its options.
-        weight: share in the mean.
+        weight: share in the mean, relative to the others.
         modalities: that it reads; all when left out.
         parts: of a learner, what it reads of a modality: its "features" (and columns), the statistics of its "words".
         tuned: whether the encoders that the recipe tunes were trained together with it; else it reads them as they are.
     """
 
     combine: Component
-    weight: float = Field(1.0, gt=0, le=1)
+    weight: float = Field(1.0, gt=0, le=1e6)
     modalities: list[str] | None = Field(None, min_length=1)
     parts: list[Part] | None = Field(None, min_length=1)
     tuned: bool = False

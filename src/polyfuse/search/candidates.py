@@ -14,6 +14,7 @@ from polyfuse.model import Model
 from polyfuse.recipe.building import member_name, text_modalities
 from polyfuse.recipe.component import Component
 from polyfuse.recipe.ways import MemberSpec
+from polyfuse.search.material import TOKENS
 
 #: Candidates that are no single component: each modality alone, and the statistics of a text's words alone.
 ALONE, WORDS = "alone", "words"
@@ -25,6 +26,19 @@ def names() -> list[str]:
     """Return the names of all candidates, the quickest first."""
     fusions = [name for name in FUSIONS if FUSIONS[name].needs == "pooled"]
     return [WORDS, ALONE, *LEARNERS, *fusions, *(name for name in FUSIONS if name not in fusions)]
+
+
+def check_names(chosen: Collection[str] | None) -> None:
+    """Check names of candidates.
+
+    Raises:
+        InputError: there is no candidate of a name, or none is named.
+    """
+    if chosen is not None and not chosen:
+        raise InputError("fusion.candidates: name at least one, or leave it out to compare everything")
+    for name in chosen or ():
+        if name not in names():
+            raise InputError(f"fusion.candidates: there is no {name!r}; {nearest(name, names())}")
 
 
 def candidates(chosen: Collection[str] | None, schema: Schema, model: Model) -> list[MemberSpec]:
@@ -39,9 +53,7 @@ def candidates(chosen: Collection[str] | None, schema: Schema, model: Model) -> 
         InputError: there is no candidate of a name.
     """
     known = names()
-    for name in chosen or ():
-        if name not in known:
-            raise InputError(f"fusion.candidates: there is no {name!r}; {nearest(name, known)}")
+    check_names(chosen)
     wanted = [name for name in known if chosen is None or name in chosen]
     if len(schema.modalities) == 1 and chosen is None:
         wanted = [name for name in wanted if name not in FUSIONS or name in _OF_ONE]
@@ -55,7 +67,8 @@ def candidates(chosen: Collection[str] | None, schema: Schema, model: Model) -> 
         elif name == ALONE:
             found += _each_alone(schema, model, texts)
         else:
-            found.append(_spec(name, None, None, schema))
+            options = {"most_tokens": TOKENS} if name in FUSIONS and "most_tokens" in FUSIONS.options(name) else {}
+            found.append(MemberSpec(combine=Component.model_validate({"name": name, **options})))
     return found
 
 

@@ -23,7 +23,7 @@ from polyfuse.recipe import Recipe
 from polyfuse.recipe.building import make_fusion_model, with_fresh_tables
 from polyfuse.recipe.ways import MemberSpec
 from polyfuse.search.candidates import label
-from polyfuse.search.material import Material
+from polyfuse.search.material import TOKENS, Material, Reads
 from polyfuse.training.loop import Trainer, scored
 from polyfuse.training.settings import TrainingSettings
 
@@ -108,8 +108,8 @@ class Comparison:
                 self._measure(entry, *folds[number], bar)
         reached = max([entry.folds for entry in learners], default=len(folds))
         for some in (
-            [entry for entry in fusions if not _reads_tokens(entry.spec)],
-            [entry for entry in fusions if _reads_tokens(entry.spec)],
+            [entry for entry in fusions if _reads(entry.spec) == "pooled"],
+            [entry for entry in fusions if _reads(entry.spec) != "pooled"],
         ):
             for entry in some:
                 self._measure(entry, *folds[0], bar)
@@ -240,7 +240,7 @@ class Comparison:
     def _scores(self, spec: MemberSpec, model: FusionModel | Learner, rows: Array) -> Array:
         if isinstance(model, Learner):
             return model.scores(self._design(spec).rows(rows))
-        batches = self.material.batches(rows, tokens=_reads_tokens(spec))
+        batches = self.material.batches(rows, _reads(spec))
         return scored(model, batches, self.material.device)[1].astype(np.float64)
 
     def _design(self, spec: MemberSpec) -> Any:
@@ -258,7 +258,7 @@ class Comparison:
             model = make_fusion_model(self.recipe, schema, encoders, spec.combine, bank.precision)
             outcome = Trainer(
                 model,
-                self.material.batches(rows, tokens=_reads_tokens(spec)),
+                self.material.batches(rows, _reads(spec)),
                 None,
                 settings,
                 self.accelerator,
@@ -303,5 +303,8 @@ def on_features(settings: TrainingSettings, rows: int) -> TrainingSettings:
     return settings.model_copy(update=changed)
 
 
-def _reads_tokens(spec: MemberSpec) -> bool:
-    return FUSIONS[spec.combine.name].needs == "tokens"
+def _reads(spec: MemberSpec) -> Reads:
+    """Say what a fusion reads."""
+    if FUSIONS[spec.combine.name].needs == "pooled":
+        return "pooled"
+    return "short" if spec.combine.options.get("most_tokens", TOKENS + 1) <= TOKENS else "all"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ from polyfuse.layers.tokens import shortened
 from polyfuse.learners.learner import Array, Design
 
 _CHUNK = 256
-#: Tokens of a modality that fusions compare by: as many as that are averages of neighbours.
+Reads: TypeAlias = Literal["pooled", "short", "all"]
+#: Tokens of a modality that candidates read at most; where there are more, neighbours are averaged.
 TOKENS = 16
 
 
@@ -88,42 +89,38 @@ class Material:
             return self.bank.design(inputs, self.rows.present, texts)
 
     @cached_property
-    def tokens(self) -> dict[str, FeatureSource | PreparedSource]:
+    def short(self) -> dict[str, FeatureSource | PreparedSource]:
         """For each modality its Features with at most TOKENS tokens, or prepared tensors, in memory."""
-        found: dict[str, FeatureSource | PreparedSource] = {}
-        for name in self.pooled:
-            source = self.sources[name]
-            if isinstance(source, FeatureSource | PreparedSource):
-                found[name] = source
-            else:
-                found[name] = _shortened(source, len(self))
-        return found
+        return {
+            name: self.pooled[name] if isinstance(source, PreparedSource) else _shortened(source, len(self))
+            for name, source in self.sources.items()
+        }
 
-    def batches(self, rows: Array, *, tokens: bool) -> Batches:
-        """Return some rows for a fusion that reads all tokens, or only the pooled vectors."""
-        sources: Mapping[str, Any] = self.tokens if tokens else self.pooled
+    def batches(self, rows: Array, tokens: Reads) -> Batches:
+        """Return some rows for a fusion that reads the pooled vectors, at most TOKENS tokens, or all of them."""
+        sources: Mapping[str, Any] = self.pooled
+        if tokens != "pooled":
+            sources = self.short if tokens == "short" else self.sources
         return Batches(sources, self.rows.present, self.target, rows)
 
 
-def joined(parts: Sequence[Features], most: int = TOKENS) -> Features:
-    """Return the Features of one batch after the other, each row's tokens shortened to `most`."""
-    short = [shortened(part, most) for part in parts]
-    longest = max(part.mask.shape[1] for part in short)
+def joined(parts: Sequence[Features]) -> Features:
+    """Return the Features of one batch after the other."""
+    longest = max(part.mask.shape[1] for part in parts)
     return Features(
-        torch.cat([_padded(part.tokens, longest) for part in short]),
-        torch.cat([_padded(part.mask, longest) for part in short]),
-        torch.cat([part.pooled for part in short]),
+        torch.cat([_padded(part.tokens, longest) for part in parts]),
+        torch.cat([_padded(part.mask, longest) for part in parts]),
+        torch.cat([part.pooled for part in parts]),
     )
 
 
 def _shortened(source: Source, rows: int) -> FeatureSource:
-    def parts() -> Iterator[Features]:
-        for start in range(0, rows, _CHUNK):
-            batch = source.batch(range(start, min(start + _CHUNK, rows)))
-            assert isinstance(batch, Features)
-            yield shortened(batch, TOKENS)
-
-    return FeatureSource(joined(list(parts())))
+    parts = []
+    for start in range(0, rows, _CHUNK):
+        batch = source.batch(range(start, min(start + _CHUNK, rows)))
+        assert isinstance(batch, Features)
+        parts.append(shortened(batch, TOKENS))
+    return FeatureSource(joined(parts))
 
 
 def _padded(value: Tensor, length: int) -> Tensor:

@@ -16,9 +16,10 @@ from polyfuse.tuning.backbone import Decay, decayed_rates, stack_of
 class LastTuning(Tuning):
     """The last layers move, and what comes after them; the layers below are run once for each value, and kept.
 
-    A weight that the layers below use too stays as it is, so what is kept never changes. Where the layers above need
-    more than the hidden states below them (T5, Whisper, the stages of ResNet and ConvNeXt), nothing is kept: all
-    layers are run at each step, with the same result.
+    A weight that the layers below use too stays as it is, so what is kept never changes. It takes two bytes for each
+    number of each token's hidden state, twice as many where the encoder takes a mean over layers. Where the layers
+    above need more than the hidden states below them (T5, WavLM, Whisper, the stages of ResNet and ConvNeXt), nothing
+    is kept: all layers are run at each step, with the same result.
 
     Args:
         layers: number of last layers that move.

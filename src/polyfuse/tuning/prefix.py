@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from polyfuse.core.contract import Encoder
 from polyfuse.core.errors import InputError
 from polyfuse.core.options import Count, Rate
+from polyfuse.core.types import Features
 from polyfuse.layers.anatomy import resting
 from polyfuse.tuning.backbone import backbone_of
 from polyfuse.tuning.wrapped import PeftTuning, misfit
 
 _SPREAD = 0.02
 _LONG = ("a " * 20_000,)  # longer than any encoder reads
+_ERRORS = (ValueError, TypeError, AttributeError, LookupError, RuntimeError)  # what a model raises that takes no prefix
 
 
 class PrefixTuning(PeftTuning):
@@ -48,9 +51,14 @@ class PrefixTuning(PeftTuning):
                 f"tuning: prefix stands before a text, and {type(backbone).__name__} reads {backbone.main_input_name};"
                 " use  lora  or  adapter"
             )
-        sizes = {"token_dim": "hidden_size", "num_layers": "num_hidden_layers", "num_attention_heads": None}
-        known = {to: getattr(backbone.config, of or to, None) for to, of in sizes.items()}
-        return PrefixTuningConfig(num_virtual_tokens=self.length, task_type="FEATURE_EXTRACTION", **known)
+        # By the names that all configurations answer to; peft knows only those of some.
+        names = {
+            "token_dim": "hidden_size",
+            "num_layers": "num_hidden_layers",
+            "num_attention_heads": "num_attention_heads",
+        }
+        sizes = {size: getattr(backbone.config, name, None) for size, name in names.items()}
+        return PrefixTuningConfig(num_virtual_tokens=self.length, task_type="FEATURE_EXTRACTION", **sizes)
 
     def apply(self, encoder: Encoder) -> None:
         """Put a prefix into every layer.
@@ -60,31 +68,35 @@ class PrefixTuning(PeftTuning):
         """
         backbone = backbone_of(encoder, self.name)
         super().apply(encoder)
-        wrapped: Any = encoder.backbone
+        weight = backbone_of(encoder, self.name).prompt_encoder["default"].embedding.weight
+        try:
+            before = _pooled(encoder, ("a",), ("a " * 3,))
+            with torch.no_grad():
+                weight.add_(1.0)
+                after = _pooled(encoder, ("a",), ("a " * 3,))
+            if torch.allclose(before, after):
+                raise ValueError("it takes no notice of the prefix")
+        except _ERRORS as error:
+            raise misfit(self.name, backbone, error) from error
         # Small, for one drawn as peft does is as large as the keys of the text, and drowns it.
-        torch.nn.init.normal_(wrapped.prompt_encoder["default"].embedding.weight, std=_SPREAD)
-        refused = _refusal(encoder, ("a",), ("a " * 3,))
-        if refused is not None:
-            raise misfit(self.name, backbone, refused) from refused
-        refused = _refusal(encoder, ("a",), _LONG)
-        if refused is not None:
+        torch.nn.init.normal_(weight, std=_SPREAD)
+        try:
+            _pooled(encoder, ("a",), _LONG)
+        except _ERRORS as error:
             raise InputError(
                 f"tuning: prefix of length={self.length}: {type(backbone).__name__} has too few positions for it and"
                 " the longest text behind it; lower the encoder's max_tokens by as many"
-            ) from refused
+            ) from error
 
     def merge(self, encoder: Encoder) -> bool:
         """Return False: no weight of the backbone can stand for a key or a value."""
         return False
 
 
-def _refusal(encoder: Encoder, *values: tuple[str, ...]) -> Exception | None:
-    """Run an encoder on texts of different lengths, and return what it raises."""
+def _pooled(encoder: Encoder, *values: tuple[str, ...]) -> Tensor:
+    """Return the pooled vectors of texts of different lengths."""
     device = next(encoder.parameters()).device
     tensors = {name: tensor.to(device) for name, tensor in encoder.prepare(values).items()}
-    try:
-        with torch.no_grad(), resting(encoder):
-            encoder(**tensors)
-    except (ValueError, TypeError, AttributeError, LookupError, RuntimeError) as error:
-        return error
-    return None
+    with torch.no_grad(), resting(encoder):
+        features: Features = encoder(**tensors)
+    return features.pooled

@@ -1,0 +1,284 @@
+"""The way to combine is found: compared, kept, told, saved, and never below the simplest model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+import polyfuse as pf
+from polyfuse.core.errors import InputError, RecipeError
+from polyfuse.ensemble import Ensemble
+from polyfuse.fusion import FUSIONS
+from polyfuse.learners import LEARNERS
+from polyfuse.model import FusionModel
+from polyfuse.search.candidates import names
+
+FEW = {"name": "auto", "candidates": ["alone", "words", "linear", "concat", "attention"], "folds": 3}
+
+
+def notes(rows: int = 160, seed: int = 0) -> pd.DataFrame:
+    """A table whose target is said by a word, a number and a category together."""
+    rng = np.random.default_rng(seed)
+    word, size = rng.integers(0, 2, rows), rng.normal(size=rows)
+    shop = rng.choice(["north", "south"], rows)
+    signal = 1.6 * word + size + 1.0 * (shop == "north") + rng.normal(0, 0.4, rows)
+    filler = [" ".join(rng.choice(["day", "and", "of", "it", "one", "was"], 4)) for _ in range(rows)]
+    said = np.array(["poor", "good"])[word]
+    return pd.DataFrame(
+        {
+            "note": [f"{some} {what}" for some, what in zip(filler, said, strict=True)],
+            "size": size,
+            "shop": shop,
+            "label": np.where(signal > np.median(signal), "yes", "no"),
+            "price": signal,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def text(tiny_model: Callable[[str], str]) -> dict[str, Any]:
+    encoder = {"name": "transformer", "checkpoint": tiny_model("bert")}
+    return {"text": {"columns": ["note"], "encoder": encoder}, "table": {"columns": ["size", "shop"]}}
+
+
+@pytest.fixture(scope="module")
+def fitted(text: dict[str, Any]) -> pf.Predictor:
+    return pf.Predictor("label", modalities=text).fit(notes(), progress=False)
+
+
+def test_everything_is_compared_by_default(fitted: pf.Predictor) -> None:
+    found = fitted.metrics["comparison"]
+    tried = {line["candidate"] for line in found["candidates"]}
+    assert set(FUSIONS) | set(LEARNERS) <= tried
+    assert {"linear of words (text)", "linear of features (text)", "boosting (table)"} <= tried
+    assert found["metric"] == "log_loss"
+    assert sum(line["weight"] for line in found["candidates"]) == pytest.approx(1)
+    for line in found["candidates"]:
+        assert line["folds"] == 5 or line["note"], line
+        if line["folds"]:
+            assert line["low"] <= line["value"] <= line["high"]
+            assert line["rows"] == (160 if line["folds"] == 5 else 32)
+    assert found["reason"] in fitted.metrics["training"]["reason"]
+    json.dumps(found)
+
+
+def test_it_is_at_least_as_good_as_each_modality_alone(fitted: pf.Predictor) -> None:
+    lines = fitted.metrics["comparison"]["candidates"]
+    alone = [line["value"] for line in lines if "(" in line["candidate"]]
+    assert fitted.metrics["validation"]["metrics"]["log_loss"]["value"] <= min(alone)
+    test = notes(400, seed=9)
+    assert roc_auc_score(test["label"] == "yes", fitted.predict_proba(test)["yes"]) > 0.9
+
+
+@pytest.mark.parametrize("chosen", ["linear", "boosting", "ensemble", "tokens", "alone"])
+def test_what_was_found_survives_saving(text: dict[str, Any], chosen: str, tmp_path: Path) -> None:
+    members = [
+        {"combine": "linear", "weight": 3},
+        {"combine": "boosting", "modalities": ["table"]},
+        {"combine": "linear", "modalities": ["text"], "parts": ["words"]},
+        {"combine": {"name": "attention", "dim": 32, "most_tokens": 4}},
+        {"combine": "gated"},
+    ]
+    ways: dict[str, Any] = {
+        "ensemble": {"name": "ensemble", "members": members},
+        "tokens": {
+            "name": "ensemble",
+            "members": [{"combine": {"name": "attention", "dim": 32}}, {"combine": "linear"}],
+        },
+        "alone": {"name": "ensemble", "members": [members[2]]},
+    }
+    predictor = pf.Predictor("label", modalities=text, fusion=ways.get(chosen, chosen), training={"epochs": 2})
+    predictor.fit(notes(80), out=tmp_path / "run", progress=False)
+    assert isinstance(predictor.model, Ensemble)
+    test = notes(30, seed=5)
+    test.loc[3, "note"] = None
+    test.loc[4, ["size", "shop"]] = None
+    test.loc[5, ["note", "size", "shop"]] = None
+    again = pf.load(tmp_path / "run")
+    with pytest.warns(UserWarning, match="no modality"):
+        expected, found = predictor.predict_proba(test), again.predict_proba(test)
+    pd.testing.assert_frame_equal(found, expected, atol=1e-5)
+    np.testing.assert_allclose(expected.sum(1), 1, atol=1e-6)
+    # One row at a time, and through the cache, the answers are the same.
+    np.testing.assert_allclose(again.predict_proba(test[:1]).to_numpy(), expected[:1].to_numpy(), atol=1e-4)
+    without = again.predict_proba(test, without=["table"])
+    assert np.isfinite(without.to_numpy()).all()
+    # The recipe of the artifact fits the same again.
+    repeated = pf.Predictor(recipe=tmp_path / "run" / "recipe.yaml").fit(notes(80), progress=False)
+    pd.testing.assert_frame_equal(repeated.predict_proba(test[:3]), expected[:3], atol=1e-5)
+    weights = [member.weight for member in predictor.model.members]
+    assert sum(weights) == pytest.approx(1)
+
+
+def test_the_mean_is_weighted(text: dict[str, Any]) -> None:
+    members = [{"combine": "linear", "weight": 1}, {"combine": "boosting", "weight": 3}]
+    both = pf.Predictor("label", modalities=text, fusion={"name": "ensemble", "members": members})
+    both.fit(notes(80), progress=False)
+    single = [pf.Predictor("label", modalities=text, fusion=name).fit(notes(80), progress=False) for name in LEARNERS]
+    by_name = dict(zip(LEARNERS, single, strict=True))
+    test = notes(20, seed=3)
+    expected = 0.25 * by_name["linear"].predict_proba(test) + 0.75 * by_name["boosting"].predict_proba(test)
+    pd.testing.assert_frame_equal(both.predict_proba(test), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", ["label", "price"])
+def test_the_same_seed_finds_the_same(text: dict[str, Any], target: str) -> None:
+    other = {"label": "price", "price": "label"}[target]
+    settings = {"modalities": text, "columns": {other: "ignore"}, "fusion": {**FEW, "seconds": 300}}
+    first = pf.Predictor(target, **settings).fit(notes(80), progress=False)
+    second = pf.Predictor(target, **settings).fit(notes(80), progress=False)
+    assert first.recipe.as_data() == second.recipe.as_data()
+    pd.testing.assert_series_equal(first.predict(notes(20, seed=2)), second.predict(notes(20, seed=2)))
+
+
+def test_noise_beside_a_table_costs_nothing() -> None:
+    rng = np.random.default_rng(0)
+    rows = 200
+    size = rng.normal(size=rows)
+    table = pd.DataFrame(
+        {
+            "photo": [rng.integers(0, 255, (8, 8), dtype=np.uint8) for _ in range(rows)],
+            "size": size,
+            "y": (size + rng.normal(0, 0.5, rows) > 0).astype(int),
+        }
+    )
+    settings = {"training": {"epochs": 2}, "fusion": {**FEW, "candidates": ["alone", "linear", "boosting", "concat"]}}
+    predictor = pf.Predictor("y", **settings).fit(table[:150], progress=False)
+    alone = pf.Predictor("y", modalities={"table": {"columns": ["size"]}}, **settings).fit(table[:150], progress=False)
+    scores = [roc_auc_score(table["y"][150:], p.predict_proba(table[150:])[1]) for p in (predictor, alone)]
+    assert scores[0] > scores[1] - 0.03
+    lines = {line["candidate"]: line for line in predictor.metrics["comparison"]["candidates"]}
+    assert {"linear (image)", "boosting (table)"} <= set(lines)
+
+
+def test_encoders_that_start_at_random_are_learned_first(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 120)
+    photos = [np.clip(rng.normal(90 + 70 * label, 30, (10, 10)), 0, 255).astype(np.uint8) for label in y]
+    table = pd.DataFrame({"photo": photos, "size": rng.normal(y, 1.0), "y": y})
+    encoder = {"name": "convnet", "width": 8}
+    modalities = {"image": {"columns": ["photo"], "encoder": encoder}, "table": {"columns": ["size"]}}
+    candidates = ["alone", "linear", "concat", "gated", "attention"]
+    predictor = pf.Predictor(
+        "y", modalities=modalities, fusion={"name": "auto", "candidates": candidates}, training={"epochs": 4}
+    )
+    predictor.fit(table, out=tmp_path / "run", progress=False)
+    found = predictor.metrics["comparison"]
+    measured = {line["rows"] for line in found["candidates"] if line["folds"]}
+    assert measured == {18}, "on the rows kept aside, which no encoder has seen"
+    assert "trained as a whole" in found["reason"]
+    assert predictor.metrics["validation"]["metrics"]["accuracy"]["value"] > 0.8
+    pd.testing.assert_frame_equal(
+        pf.load(tmp_path / "run").predict_proba(table), predictor.predict_proba(table), atol=1e-5
+    )
+
+
+def test_the_best_preset_tunes_the_encoder_too(text: dict[str, Any], tmp_path: Path) -> None:
+    fusion = {"name": "auto", "candidates": ["linear", "concat"], "folds": 2}
+    predictor = pf.Predictor("label", modalities=text, preset="best", fusion=fusion, training={"epochs": 3})
+    assert predictor.plan(notes(80)).recipe.as_data()["tuning"]["text"] == "last"
+    predictor.fit(notes(80), out=tmp_path / "run", progress=False)
+    assert "concat, tuned, trained as a whole" in predictor.metrics["comparison"]["reason"]
+    members = [{"combine": "concat", "tuned": True, "weight": 0.5}, {"combine": "linear", "weight": 0.5}]
+    given = pf.Predictor(
+        "label", modalities=text, preset="best", fusion={"name": "ensemble", "members": members}, training={"epochs": 3}
+    )
+    given.fit(notes(80), out=tmp_path / "given", progress=False)
+    test = notes(20, seed=4)
+    for made, place in ((predictor, "run"), (given, "given")):
+        pd.testing.assert_frame_equal(
+            pf.load(tmp_path / place).predict_proba(test), made.predict_proba(test), atol=1e-5
+        )
+
+
+def test_presets_choose_what_is_compared(text: dict[str, Any]) -> None:
+    fast = pf.Predictor("label", modalities=text, preset="fast").plan(notes(40)).recipe
+    assert fast.fusion.options == {"candidates": ["alone", "words", "linear", "boosting", "concat"], "folds": 3}
+    assert fast.as_data()["tuning"]["text"] == "frozen"
+    # What is said beside a preset goes before it.
+    given = pf.Predictor("label", modalities=text, preset="fast", fusion="gated").plan(notes(40)).recipe
+    assert given.fusion.name == "gated"
+    more = pf.Predictor("label", modalities=text, preset="fast", fusion={"name": "auto", "folds": 7})
+    assert more.plan(notes(40)).recipe.fusion.options["folds"] == 7
+    with pytest.raises(RecipeError, match="preset"):
+        pf.Predictor("label", preset="quick")
+
+
+def test_the_comparison_ends_when_its_time_is_over(text: dict[str, Any]) -> None:
+    fusion = {"name": "auto", "seconds": 1e-3}
+    predictor = pf.Predictor("label", modalities=text, fusion=fusion).fit(notes(80), progress=False)
+    lines = predictor.metrics["comparison"]["candidates"]
+    assert any("no time" in line["note"] or "too long" in line["note"] for line in lines)
+    assert any(line["folds"] for line in lines)
+    assert set(predictor.predict(notes(10))) <= {"yes", "no"}
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals to threads")
+def test_ctrl_c_keeps_the_best_so_far(text: dict[str, Any]) -> None:
+    def press() -> None:
+        time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    fusion = {"name": "auto", "repeats": 50, "seconds": 600}
+    begun = time.monotonic()
+    predictor = pf.Predictor("label", modalities=text, fusion=fusion).fit(notes(160), progress=False)
+    assert time.monotonic() - begun < 60
+    assert len(predictor.predict(notes(10))) == 10
+
+
+def test_repeats_deal_the_rows_anew(text: dict[str, Any]) -> None:
+    fusion = {"name": "auto", "candidates": ["linear"], "folds": 3, "repeats": 2}
+    predictor = pf.Predictor("label", modalities=text, fusion=fusion).fit(notes(80), progress=False)
+    (line,) = predictor.metrics["comparison"]["candidates"]
+    assert (line["folds"], line["rows"]) == (6, 80)
+
+
+def test_no_ensemble_where_none_is_wanted(text: dict[str, Any]) -> None:
+    fusion = {"name": "auto", "candidates": ["linear", "boosting", "alone"], "ensemble": False}
+    predictor = pf.Predictor("label", modalities=text, fusion=fusion).fit(notes(120), progress=False)
+    weights = [line["weight"] for line in predictor.metrics["comparison"]["candidates"]]
+    assert sorted(weights)[-1] == 1
+
+
+def test_a_single_fusion_that_wins_is_a_plain_model(text: dict[str, Any]) -> None:
+    fusion = {"name": "auto", "candidates": ["gated"]}
+    predictor = pf.Predictor("label", modalities=text, fusion=fusion).fit(notes(80), progress=False)
+    assert isinstance(predictor.model, FusionModel)
+    assert predictor.recipe.fusion.name == "gated"
+    assert predictor.fusion_weights(notes(5)).shape == (5, 2)
+
+
+@pytest.mark.parametrize(
+    ("fusion", "told"),
+    [
+        ("conkat", "there is no way to combine called 'conkat'; did you mean 'concat'"),
+        ({"name": "auto", "folds": 1}, "fusion.folds"),
+        ({"name": "auto", "fold": 3}, "auto has no such option; did you mean 'folds'"),
+        ({"name": "ensemble", "members": [{"combine": "linear", "weight": 0}]}, "fusion.members"),
+        ({"name": "ensemble", "members": [{"weight": 1}]}, "fusion.members"),
+        ({"name": "boosting", "leaves": 1}, "fusion.leaves"),
+    ],
+)
+def test_what_is_wrong_is_told_before_any_work(fusion: Any, told: str) -> None:
+    with pytest.raises(RecipeError, match=told.replace("(", r"\(")):
+        pf.Predictor("label", fusion=fusion)
+
+
+def test_unknown_candidates_are_told(text: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="did you mean 'boosting'"):
+        pf.Predictor("label", modalities=text, fusion={"name": "auto", "candidates": ["bosting"]}).fit(
+            notes(40), progress=False
+        )
+    assert {"alone", "words", "linear", "boosting", *FUSIONS} == set(names())
