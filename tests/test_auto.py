@@ -189,7 +189,7 @@ def test_the_best_preset_tunes_the_encoder_too(text: dict[str, Any], tmp_path: P
     predictor = pf.Predictor("label", modalities=text, preset="best", fusion=fusion, training={"epochs": 3})
     assert predictor.plan(notes(80)).recipe.as_data()["tuning"]["text"] == "last"
     predictor.fit(notes(80), out=tmp_path / "run", progress=False)
-    assert "concat, tuned, trained as a whole" in predictor.metrics["comparison"]["reason"]
+    assert "concat, trained as a whole" in predictor.metrics["comparison"]["reason"]
     members = [{"combine": "concat", "tuned": True, "weight": 0.5}, {"combine": "linear", "weight": 0.5}]
     given = pf.Predictor(
         "label", modalities=text, preset="best", fusion={"name": "ensemble", "members": members}, training={"epochs": 3}

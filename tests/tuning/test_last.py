@@ -215,6 +215,7 @@ def test_what_is_kept_goes_by_what_lies_below_alone(tiny_model: Find) -> None:
     lower = first.lower()
     assert lower is not None
     assert keys[0] != keys[1]
+    assert lower.preparation() == {**first.preparation(), "of": "TransformerEncoder", "below": 1}
     assert encoder_key(first, "float32") != keys[0]
     backbone: Any = first.backbone
     with torch.no_grad():

@@ -94,8 +94,10 @@ def test_folded_into_the_backbone_it_answers_alike(name: str, tiny_model: Find, 
 
 
 def test_what_cannot_be_folded_stays_as_it_was(tiny_model: Find) -> None:
-    # Half of T5's layers could take the bias that is added, and the others have none.
-    encoder = ENCODERS.build("transformer", {"checkpoint": tiny_model("t5"), "layers": 1}, TEXT)
+    # All but the last layer can take the bias that is added.
+    encoder = TransformerEncoder(TEXT, checkpoint=tiny_model("bert"), layers=1)
+    backbone: Any = encoder.backbone
+    backbone.encoder.layer[1].output.dense.bias = None
     tuning = TUNINGS.build("beft", {})
     tuning.apply(encoder)
     with torch.no_grad():
@@ -133,6 +135,33 @@ def test_ia3_scales_keys_values_and_what_goes_back(tiny_model: Find) -> None:
 
 
 _SCALED = ("attention.self.key", "attention.self.value", "output.dense")
+
+
+@pytest.mark.parametrize("name", ["ia3", "lora"])
+def test_plain_peft_reads_many_layers_too(name: str, tmp_path: Path, tiny_model: Find) -> None:
+    """Of a long list of layers peft keeps only what their names end with."""
+    from transformers import BertConfig, BertModel
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 9, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=40, **sizes), add_pooling_layer=False).save_pretrained(tmp_path / "deep")
+    AutoTokenizer.from_pretrained(tiny_model("bert")).save_pretrained(tmp_path / "deep")
+    tuning, encoder = tuned(name, lambda _: str(tmp_path / "deep"))
+    tuning.save(encoder, tmp_path)
+    read = PeftModel.from_pretrained(AutoModel.from_pretrained(tmp_path / "deep"), tmp_path)
+    given, found = (dict(each.named_parameters()) for each in (encoder.backbone, read))  # type: ignore[union-attr]
+    added = {key for key in given if "lora_" in key or "ia3_" in key}
+    assert len(added) == 9 * (3 if name == "ia3" else 12)
+    assert added == {key for key in found if "lora_" in key or "ia3_" in key}
+    assert all(given[key].equal(found[key]) for key in added)
+
+
+def test_what_is_not_called_is_not_adapted(tiny_model: Find) -> None:
+    # Torch's own attention in SigLIP's head multiplies with its output matrix by itself.
+    encoder = ENCODERS.build("image_transformer", {"checkpoint": tiny_model("siglip")}, TEXT)
+    TUNINGS.build("lora", {"rank": 2}).apply(encoder)
+    adapted = {name.rpartition(".lora_A")[0] for name, _ in encoder.named_parameters() if "lora_A" in name}
+    assert not any("head.attention" in name for name in adapted)
+    assert any("head.mlp" in name for name in adapted)
 
 
 @pytest.mark.parametrize(

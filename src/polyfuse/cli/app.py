@@ -91,8 +91,9 @@ def fit(
 ) -> None:
     """Train a model on a table and save it.
 
-    Column types, encoders, fusion, tuning and task are inferred and shown before training starts; [bold]polyfuse
-    recipe[/bold] prints them to edit. Ctrl-C stops and keeps the best weights so far.
+    Column types, encoders, tuning and task are inferred and shown before training starts; [bold]polyfuse recipe[/bold]
+    prints them to edit. The best way to combine is found, by comparing all of them on rows that they have not seen, or
+    named with --set fusion=NAME. Ctrl-C stops and keeps the best so far.
 
     Example:  polyfuse fit train.csv --target price --out runs/price --set fusion=attention
     """
@@ -200,8 +201,8 @@ def demo(
     """Do the whole job on data that comes with the installation.
 
     The keypad table: each row is a key press, with a picture of the digit, the tone of the key, a note by somebody who
-    saw it, and a few figures; parts are covered, noisy, misspelt or missing. Each modality is tried alone, then all of
-    them with each fusion; at the end, what happens when one is taken away. Needs no network and no file.
+    saw it, and a few figures; parts are covered, noisy, misspelt or missing. Each modality is tried alone, then the
+    best way to combine them is found; at the end, what happens when one is taken away. Needs no network and no file.
     """
     from polyfuse.cli.demo import run_demo
 

@@ -19,7 +19,6 @@ from polyfuse.core.files import whole_file
 from polyfuse.data.keypad import keypad_split
 from polyfuse.evaluation.picture import Score, comparison_picture
 from polyfuse.evaluation.report import Report
-from polyfuse.fusion import FUSIONS
 from polyfuse.predictor import Predictor
 from polyfuse.progress import RichProgress
 
@@ -37,7 +36,7 @@ class Tried:
 
 
 def run_demo(out: Path, *, as_json: bool) -> None:
-    """Try each modality alone and all of them with each fusion, save the best, and show what it does without each.
+    """Try each modality alone, find the best way to combine them, save it, and show what it does without each.
 
     Args:
         out: where the artifact goes; the picture and the tables stand beside it.
@@ -52,10 +51,12 @@ def run_demo(out: Path, *, as_json: bool) -> None:
     )
     train, test = keypad_split(TRAIN_ROWS, TEST_ROWS, seed=SEED)
     modalities = Predictor(TARGET).plan(train).recipe.as_data()["modalities"]
-    alone = [_try(f"{name} alone", train, test, modalities={name: one}) for name, one in modalities.items()]
-    fused = [_try(f"all, {name}", train, test, fusion=name) for name in FUSIONS]
-    # The validation rows choose: the test rows are for the figures only.
-    best = max(fused, key=lambda tried: tried.predictor.metrics["training"]["best"])
+    alone = [
+        _try(f"{name} alone", train, test, modalities={name: one}, fusion="concat") for name, one in modalities.items()
+    ]
+    # Rows that were kept aside choose: the test rows are for the figures only.
+    best = _try("all of them", train, test)
+    console.print(f"found: {best.predictor.metrics['comparison']['reason']}")
     taken = [_without(best, name, test) for name in modalities]
     best.predictor.save(out, overwrite=True)
     files = {part: out.with_name(f"{out.name}-{part}.parquet") for part in ("train", "test")}
@@ -64,12 +65,12 @@ def run_demo(out: Path, *, as_json: bool) -> None:
             _portable(table).to_parquet(temporary)
         console.print(f"wrote the {part} table: {path}", style="dim")
     picture = out.with_name(f"{out.name}.png")
-    _draw(alone, fused, taken, best, picture)
+    _draw(alone, taken, best, picture)
     if as_json:
-        typer.echo(json.dumps(_as_data(alone, fused, taken, best, out, picture), indent=1))
+        typer.echo(json.dumps(_as_data(alone, taken, best, out, picture), indent=1))
     else:
-        _show(alone, fused, taken, best)
-    console.print(f"saved the best in [bold]{out}[/bold], the picture in [bold]{picture}[/bold]")
+        _show(alone, taken, best)
+    console.print(f"saved it in [bold]{out}[/bold], the picture in [bold]{picture}[/bold]")
     console.print(f"{time.monotonic() - begun:.0f} seconds in all. Try next:")
     for command in (
         f"evaluate {out} {files['test']} --html {out.with_name(out.name + '.html')}",
@@ -114,7 +115,7 @@ def _wav(samples: Any, rate: int) -> bytes:
     return buffer.getvalue()
 
 
-def _show(alone: list[Tried], fused: list[Tried], taken: list[Tried], best: Tried) -> None:
+def _show(alone: list[Tried], taken: list[Tried], best: Tried) -> None:
     from rich.console import Console
 
     table = Shown(title=f"Accuracy on {TEST_ROWS} key presses that no model has seen", title_justify="left")
@@ -123,23 +124,21 @@ def _show(alone: list[Tried], fused: list[Tried], taken: list[Tried], best: Trie
         table.add_column(heading, justify="right")
     chance = best.report.baseline["accuracy"]
     table.add_row("always the most frequent key", f"{chance:.3f}", "", end_section=True)
-    for group in (alone, fused, taken):
+    for group in (alone, [best], taken):
         for tried in group:
             found = tried.report.intervals["accuracy"]
-            name = f"[bold]{tried.name}[/bold] (chosen)" if tried is best else tried.name
-            table.add_row(name, f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}")
+            table.add_row(tried.name, f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}")
         table.add_section()
     Console().print(table)
 
 
-def _draw(alone: list[Tried], fused: list[Tried], taken: list[Tried], best: Tried, path: Path) -> None:
+def _draw(alone: list[Tried], taken: list[Tried], best: Tried, path: Path) -> None:
     def scores(group: str, some: list[Tried]) -> list[Score]:
         return [Score(tried.name, group, tried.report.intervals["accuracy"]) for tried in some]
 
     panels = {
-        "Each modality alone, and all of them with each fusion": scores("one modality", alone)
-        + scores("fusion", fused),
-        f"What is left of {best.name!r} when one is taken away": scores("fusion", taken),
+        "Each modality alone, and all of them": scores("one modality", alone) + scores("all", [best]),
+        "What is left of it when one is taken away": scores("all", taken),
     }
     comparison_picture(
         panels,
@@ -150,17 +149,15 @@ def _draw(alone: list[Tried], fused: list[Tried], taken: list[Tried], best: Trie
     )
 
 
-def _as_data(
-    alone: list[Tried], fused: list[Tried], taken: list[Tried], best: Tried, out: Path, picture: Path
-) -> dict[str, Any]:
+def _as_data(alone: list[Tried], taken: list[Tried], best: Tried, out: Path, picture: Path) -> dict[str, Any]:
     def figures(some: list[Tried]) -> dict[str, Any]:
         return {tried.name: vars(tried.report.intervals["accuracy"]) for tried in some}
 
     return {
         "alone": figures(alone),
-        "fused": figures(fused),
+        "all": figures([best]),
         "without": figures(taken),
-        "chosen": best.name,
+        "comparison": best.predictor.metrics["comparison"],
         "run": str(out),
         "picture": str(picture),
     }

@@ -23,6 +23,7 @@ from polyfuse.core.version import __version__
 from polyfuse.data.schema import Schema
 from polyfuse.fitting import Plan
 from polyfuse.predictor import Answers, Predictor
+from polyfuse.recipe import Recipe
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "pandas", "scikit-learn", "pydantic")
 _ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -49,8 +50,20 @@ def plan(plan: Plan) -> None:
         tuning = str(recipe.tuning[modality.share or name].as_data())
         table.add_row(*map(escape, (name, columns, encoder, tuning)))
     console.print(table)
-    console.print(f"fusion: {escape(str(recipe.fusion.as_data()))}")
+    console.print(f"fusion: {escape(str(recipe.fusion.as_data()))}{escape(_about_fusion(recipe))}")
     left_out(schema)
+
+
+def _about_fusion(recipe: Recipe) -> str:
+    """Say what the search for the way to combine will do."""
+    if recipe.fusion.name != "auto":
+        return ""
+    assert isinstance(recipe.tuning, dict)
+    tuned = [
+        f"{name} ({tuning.name})" for name, tuning in recipe.tuning.items() if tuning.name not in ("frozen", "full")
+    ]
+    then = f"; then {', '.join(tuned)} trained with the best fusion, kept if that is better" if tuned else ""
+    return f": encoders run once, ways to combine are compared on unseen rows, the best is fitted on all{then}"
 
 
 def left_out(schema: Schema) -> None:

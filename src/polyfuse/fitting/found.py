@@ -26,7 +26,6 @@ from polyfuse.recipe.building import (
     cached_of,
     make_encoders,
     make_head,
-    member_name,
     precision_of,
     text_modalities,
 )
@@ -98,11 +97,10 @@ def fit_found(job: Job) -> Fitted:
         whole = fit_whole(alone, recipe.model_copy(update={"fusion": base}))
     if whole is not None and settings.weights is None:
         assert isinstance(whole.built.model, FusionModel)
-        spec = MemberSpec(combine=base, tuned=True)
-        name = member_name(spec, schema)
+        spec = MemberSpec(combine=base, tuned=bool(tuned))
         owner = {name: modality.share or name for name, modality in (recipe.modalities or {}).items()}
         own = {name: whole.built.tunings[owner[name]] for name in tuned}
-        member = Member(name, 1.0, whole.built.model, bank.modalities, own=own)
+        member = Member(f"{base.name}, trained as a whole", 1.0, whole.built.model, bank.modalities, own=own)
         found = mixed(found, spec, member, whole.scores, whole.held, comparison)
     ended = recipe.model_copy(update={"fusion": found.fusion})
     built = Built(found.model, encoders.tunings, cached_of(recipe, encoders))

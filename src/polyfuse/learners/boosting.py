@@ -17,6 +17,9 @@ from polyfuse.data.schema import Target
 from polyfuse.learners.learner import Array, Design, Learner, columns_of
 
 _PATIENCE = 15  # rounds without a better loss on the held rows
+_BINS = 63  # of a column; Features need no finer ones, and 255 take more than twice the time
+_FEW_ROWS = 20_000
+_MOST_TREES = 1_500  # of all labels together
 _MOST_TEXT = 64 << 20  # bytes of a model's file
 
 
@@ -29,7 +32,7 @@ class BoostingLearner(Learner):
 
     Args:
         target: what is asked.
-        rounds: trees of each label, at most.
+        rounds: trees of each label, at most; fewer where there are many labels.
         learning_rate: share of each tree's answer that is added.
         leaves: of a tree.
         columns: share of the columns that a tree may use.
@@ -43,7 +46,7 @@ class BoostingLearner(Learner):
         rounds: Count = 200,
         learning_rate: Rate = 0.08,
         leaves: Annotated[int, Ge(2), Le(1024)] = 15,
-        columns: Annotated[float, Ge(0.01), Le(1)] = 0.3,
+        columns: Annotated[float, Ge(0.01), Le(1)] = 0.2,
         words: Count = 64,
     ) -> None:
         super().__init__(target)
@@ -74,7 +77,7 @@ class BoostingLearner(Learner):
     def scores(self, design: Design) -> Array:
         """Return probabilities (rows, labels), or values (rows,)."""
         table, _ = self._table(design)
-        found = [np.asarray(booster.predict(table, num_threads=_threads())) for booster in self._boosters]
+        found = [np.asarray(booster.predict(table, num_threads=_threads(len(table)))) for booster in self._boosters]
         if self.target.task == "multilabel":
             return np.stack(found, axis=1)
         if self.target.task == "classification" and len(self.target.levels) == 2:
@@ -102,6 +105,12 @@ class BoostingLearner(Learner):
             self._boosters = [lightgbm.Booster(model_str=path.read_text(encoding="utf-8")) for path in paths]
         except (OSError, SafetensorError, lightgbm.basic.LightGBMError) as error:
             raise ArtifactError(f"{folder} is damaged: {error}") from error
+
+    @property
+    def _most(self) -> int:
+        """How many rounds there may be."""
+        several = len(self.target.levels) if self.target.task == "multilabel" or len(self.target.levels) > 2 else 1
+        return min(self.rounds, max(20, _MOST_TREES // several))
 
     def _table(self, design: Design) -> tuple[Array, list[int]]:
         """Return one matrix (rows, columns) and which of its columns are categories."""
@@ -144,7 +153,7 @@ class BoostingLearner(Learner):
             return lightgbm.train(settings, training, num_boost_round=self._best)
         stop = lightgbm.early_stopping(_PATIENCE, verbose=False)
         deciding = lightgbm.Dataset(held[0], held[1], reference=training, **made)
-        return lightgbm.train(settings, training, self.rounds, valid_sets=[deciding], callbacks=[stop])
+        return lightgbm.train(settings, training, self._most, valid_sets=[deciding], callbacks=[stop])
 
     def _settings(self, rows: int) -> dict[str, Any]:
         task, labels = self.target.task, len(self.target.levels)
@@ -163,15 +172,17 @@ class BoostingLearner(Learner):
             "bagging_fraction": 0.8,
             "bagging_freq": 1,
             "lambda_l2": 1.0,
+            "max_bin": _BINS,
             "deterministic": True,
             "force_row_wise": True,
             "seed": 0,
-            "num_threads": _threads(),
+            "num_threads": _threads(rows),
             "verbosity": -1,
         }
 
 
-def _threads() -> int:
+def _threads(rows: int) -> int:
+    """Return how many threads to use: on few rows they would wait for each other most of the time."""
     import torch
 
-    return torch.get_num_threads()
+    return torch.get_num_threads() if rows > _FEW_ROWS else 1

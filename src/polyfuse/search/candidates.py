@@ -25,7 +25,14 @@ _MOST_LABELS = 100  # boosting grows a tree for each label in each round
 def names() -> list[str]:
     """Return the names of all candidates, the quickest first."""
     fusions = [name for name in FUSIONS if FUSIONS[name].needs == "pooled"]
-    return [WORDS, ALONE, *LEARNERS, *fusions, *(name for name in FUSIONS if name not in fusions)]
+    return [
+        WORDS,
+        ALONE,
+        "linear",
+        *(name for name in LEARNERS if name != "linear"),
+        *fusions,
+        *(name for name in FUSIONS if name not in fusions),
+    ]
 
 
 def check_names(chosen: Collection[str] | None) -> None:

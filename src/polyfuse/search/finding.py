@@ -123,7 +123,7 @@ def mixed(found: Found, spec: MemberSpec, member: Member, scores: Array, rows: A
     gain = comparison.worse(before, tried[share], rows)
     value = comparison.metric.function(comparison.material.answers[rows], scores)
     told = (
-        f"{member.name}, trained as a whole: {comparison.metric.name} {value:.4f} on {len(rows):,} rows kept aside;"
+        f"{member.name}: {comparison.metric.name} {value:.4f} on {len(rows):,} rows kept aside;"
         f" its weight is {share:.1f}, which is better by {gain.value:.4f} ({gain.low:.4f} to {gain.high:.4f})"
     )
     reason = f"{found.reason}; {told}"
