@@ -16,6 +16,9 @@ from polyfuse.core.types import Features, Inputs, Tensors
 #: Of some rows the text of each modality that has one, None where it is absent.
 Texts: TypeAlias = Mapping[str, Sequence["str | None"]]
 
+#: An order of the rows of a batch (batch,) int64, and a share.
+Mix: TypeAlias = tuple[Tensor, float]
+
 
 class Model(nn.Module, ABC):
     """An encoder for each modality, and what makes an answer of their Features.
@@ -104,14 +107,30 @@ class FusionModel(Model):
         """Return the head's scores (batch, …)."""
         return self.head.scores(self(inputs, present))
 
-    def loss(self, inputs: Inputs, present: Tensor, target: Tensor) -> Tensor:
-        """Return the mean loss of some rows in training, a scalar. target: (batch, …), as the head encodes it."""
+    def loss(self, inputs: Inputs, present: Tensor, target: Tensor, mix: Mix | None = None) -> Tensor:
+        """Return the mean loss of some rows in training, a scalar.
+
+        Args:
+            inputs: of each modality its prepared tensors, or its Features.
+            present: (batch, modalities) bool.
+            target: (batch, …), as the head encodes it.
+            mix: an order of the rows and a share λ: λ of each row's fused features and loss is its own, the rest is
+                that of the row in its place.
+        """
 
         def of(fused: Features, rows: Tensor) -> Tensor:
             return self.head.loss(self.head(fused.rows(rows)), target[rows])
 
         fused, penalty = self.fusion.with_penalty(self.encode(inputs, present), present, of)
-        loss = self.head.loss(self.head(fused), target)
+        if mix is None:
+            loss = self.head.loss(self.head(fused), target)
+        else:
+            order, share = mix
+            other = fused.rows(order)
+            pooled = share * fused.pooled + (1 - share) * other.pooled
+            tokens = share * fused.tokens + (1 - share) * other.tokens
+            output = self.head(Features(tokens, fused.mask & other.mask, pooled))
+            loss = share * self.head.loss(output, target) + (1 - share) * self.head.loss(output, target[order])
         return loss if penalty is None else loss + penalty
 
 

@@ -381,7 +381,7 @@ def _begin(folder: Path, *, resume: bool, overwrite: bool) -> Path:
 
     artifact.check_free(folder, overwrite=overwrite)
     work = folder.with_name(f"{folder.name}.training")
-    if (work / FILE).is_file() and not resume:
+    if any(work.rglob(FILE)) and not resume:
         if not overwrite:
             raise InputError(
                 f"an unfinished run is in {work}: go on with resume (--resume), or begin anew with overwrite"

@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
+from polyfuse.core.contract import Encoder
 from polyfuse.core.errors import ArtifactError, InputError
+from polyfuse.core.types import Features, Tensors
 from polyfuse.core.weights import base_weights, weights_digest
 from polyfuse.data.schema import Column
 from polyfuse.encoders import ENCODERS
 from polyfuse.encoders.transformer import TransformerEncoder
+from polyfuse.layers.anatomy import ways_back
 from polyfuse.tuning.adapter import AdapterTuning, Bottleneck
 
 Find = Callable[[str], str]
@@ -107,6 +111,39 @@ def test_the_places_are_found(kind: str, model: str, attention: str, feedforward
     last = {f"{feedforward.format(number)}.adapter" for number in range(2)}
     assert found("pfeiffer") == last
     assert found("houlsby") == last | {f"{attention.format(number)}.adapter" for number in range(2)}
+
+
+class Relative(nn.Module):
+    """A layer that reads the distances between tokens too, and has three matrices in its feed-forward network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.distance, self.out = (nn.Linear(4, 4) for _ in range(4))
+        self.wide, self.middle, self.narrow = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 4)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        scores = self.query(hidden) @ self.key(hidden).transpose(1, 2)
+        near = self.distance(torch.zeros(1, 2 * hidden.shape[1] - 1, 4)).mean()
+        hidden = hidden + self.out((scores + near).softmax(-1) @ (2 * hidden))
+        return hidden + self.narrow(self.middle(self.wide(hidden).relu()).relu())
+
+
+class OneToken(Encoder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.dim, self.backbone = 4, nn.Sequential()
+        self.backbone.add_module("layers", nn.ModuleList([Relative()]))
+
+    def prepare(self, values: Any) -> Tensors:
+        return {"x": torch.ones(len(values), 1, 4)}
+
+    def forward(self, x: torch.Tensor) -> Features:
+        assert self.backbone is not None
+        return Features.of_pooled(self.backbone.get_submodule("layers.0")(x).mean(1))
+
+
+def test_only_what_goes_back_is_a_place() -> None:
+    assert ways_back(OneToken()) == [["layers.0.out", "layers.0.narrow"]]
 
 
 def test_a_model_without_such_places_is_refused(tiny_model: Find) -> None:

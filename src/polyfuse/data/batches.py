@@ -85,6 +85,13 @@ class Batches(Dataset[Batch]):
         inputs = {name: source.batch(rows) for name, source in self.sources.items()}
         return Batch(inputs, self._present[rows], self._target[rows])
 
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch begins, from 0, to sources that change with it; before its loader is made."""
+        for source in self.sources.values():
+            begin = getattr(source, "set_epoch", None)
+            if begin is not None:
+                begin(epoch)
+
     def lengths(self) -> NDArray[np.int64]:
         """Return how many tokens each row has in all modalities together, as far as that is known: (rows,)."""
         known = [source.lengths[self._rows] for source in self.sources.values() if source.lengths is not None]

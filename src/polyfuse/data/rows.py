@@ -77,6 +77,10 @@ class Rows:
         cells = tuple(self._cells.get(name, position) for name in self.schema.modalities[modality])
         return None if all(cell is None for cell in cells) else cells
 
+    def cell(self, column: str, row: int) -> Any:
+        """Return one decoded cell, None where it is missing; as in `value`."""
+        return self._cells.get(column, int(self.positions[row]))
+
     def text(self, modality: str, row: int) -> str | None:
         """Return the texts of a modality's columns, joined by newlines; None when all are missing."""
         columns = [column.name for column in self.schema.of(modality) if column.type == "text"]

@@ -85,21 +85,15 @@ class Waveform(Front):
             tokens = model(input_values=waves, attention_mask=mask.long()).last_hidden_state
             steps = torch.arange(tokens.shape[1], device=waves.device)
             return Features.of_tokens(tokens, steps < self.tokens(lengths).unsqueeze(1))
-        return _by_length(lambda rows, length: model(input_values=waves[rows, :length]).last_hidden_state, lengths)
+        return _by_length(model, waves, lengths)
 
     def resume(self, upper: Callable[[Tensor], Any], hidden: Tensor, mask: Tensor) -> Features:
         """Go on from hidden states between two layers, past the convolutions. Shapes as above."""
-
-        def above(states: Tensor, real: Tensor | None) -> Tensor:
-            model = upper(states)
-            if getattr(model, "adapter", None) is not None:
-                raise NotImplementedError
-            tokens: Tensor = model.encoder(states, attention_mask=real).last_hidden_state
-            return tokens
-
-        if self.paddable:
-            return Features.of_tokens(above(hidden, mask), mask)
-        return _by_length(lambda rows, length: above(hidden[rows, :length], None), mask.sum(1))
+        model = upper(hidden)
+        if getattr(model, "adapter", None) is not None:
+            raise NotImplementedError
+        # Only the convolutions could not be told what is padding.
+        return Features.of_tokens(model.encoder(hidden, attention_mask=mask).last_hidden_state, mask)
 
     def tokens(self, lengths: Tensor) -> Tensor:
         """Return how many tokens so many samples give."""
@@ -108,22 +102,16 @@ class Waveform(Front):
         return lengths
 
 
-def _by_length(tokens_of: Callable[[Tensor, int], Tensor], lengths: Tensor) -> Features:
-    """Return Features of rows of which only those of one length may go through a model together.
-
-    Args:
-        tokens_of: from the numbers of some rows, and their length, to their tokens (rows, tokens, dim).
-        lengths: of all rows, (batch,).
-    """
+def _by_length(model: Model, waves: Tensor, lengths: Tensor) -> Features:
     parts: list[tuple[Tensor, Tensor]] = []
     for length in sorted(set(lengths.tolist())):
         rows = (lengths == length).nonzero().squeeze(1)
-        parts.append((rows, tokens_of(rows, length)))
+        parts.append((rows, model(input_values=waves[rows, :length]).last_hidden_state))
     longest = max(found.shape[1] for _, found in parts)
     order = torch.cat([rows for rows, _ in parts]).argsort()
     tokens = torch.cat([F.pad(found, (0, 0, 0, longest - found.shape[1])) for _, found in parts])[order]
     counts = torch.cat([torch.full_like(rows, found.shape[1]) for rows, found in parts])[order]
-    return Features.of_tokens(tokens, torch.arange(longest, device=lengths.device) < counts.unsqueeze(1))
+    return Features.of_tokens(tokens, torch.arange(longest, device=waves.device) < counts.unsqueeze(1))
 
 
 class Whisper(Front):

@@ -14,7 +14,7 @@ from polyfuse.fitting.found import fit_found
 from polyfuse.fitting.job import Job, read
 from polyfuse.fitting.plan import Fitted, Plan, make_plan
 from polyfuse.fitting.sources import cached_sources
-from polyfuse.fitting.whole import fit_whole
+from polyfuse.fitting.whole import fit_better
 from polyfuse.fusion import FUSIONS
 from polyfuse.training.tracking import make_accelerator, tracking
 
@@ -51,10 +51,10 @@ def fit(
         job = Job(plan, rows, other, accelerator, work, resume, log, progress, begun)
         if plan.recipe.fusion.name not in FUSIONS:
             return fit_found(job)
-        whole = fit_whole(job, plan.recipe)
+        whole, recipe = fit_better(job, plan.recipe, job.metric)
     measured = whole.rows.subset(whole.held.tolist())
     seconds = time.monotonic() - begun
-    return Fitted(plan.recipe, whole.built, rows, measured, whole.scores, seconds, whole.outcome)
+    return Fitted(recipe, whole.built, rows, measured, whole.scores, seconds, whole.outcome)
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, str | float | bool]:

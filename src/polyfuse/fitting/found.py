@@ -13,12 +13,10 @@ from polyfuse.ensemble import Ensemble, Member, is_table
 from polyfuse.fitting.job import Job
 from polyfuse.fitting.plan import Fitted
 from polyfuse.fitting.sources import pooled_sources
-from polyfuse.fitting.whole import Whole, fit_whole
+from polyfuse.fitting.whole import Whole, fit_better
 from polyfuse.fusion import FUSIONS
 from polyfuse.learners.learner import Array
 from polyfuse.learners.words import WordStatistics
-from polyfuse.metrics import METRICS
-from polyfuse.metrics.metric import Metric
 from polyfuse.model import FusionModel
 from polyfuse.recipe import Built, Recipe
 from polyfuse.recipe.building import (
@@ -39,8 +37,6 @@ from polyfuse.tuning import TUNINGS
 
 #: What models that are trained as a whole begin with.
 BASE = "concat"
-#: What decides between ways to combine, where nothing else is said: proper scores, not whether a threshold is passed.
-DECIDING = {"classification": "log_loss", "regression": "rmse", "multilabel": "mean_average_precision"}
 _LEAST_SECONDS = 20.0
 
 
@@ -69,7 +65,7 @@ def fit_found(job: Job) -> Fitted:
     recipe, schema, device = job.plan.recipe, job.plan.schema, job.accelerator.device
     alone = replace(job, other=None)
     encoders = make_encoders(recipe, schema, resting=True)
-    whole = _learn(alone, encoders)
+    whole, recipe = _learn(alone, encoders)
     words = {name: WordStatistics() for name in text_modalities(schema)}
     head, precision = make_head(recipe, schema, 1), precision_of(recipe, device)
     bank = Ensemble(encoders.by_modality, head, [], words, precision=precision)
@@ -81,7 +77,7 @@ def fit_found(job: Job) -> Fitted:
     material = Material(job.rows, bank, pooled_sources(bank, job.rows, sources, device, job.progress), sources, device)
     now = time.monotonic()
     allowed = min(settings.way.seconds or max(_LEAST_SECONDS, seconds / 2), 0.6 * job.remaining())
-    comparison = Comparison(material, recipe, deciding_metric(job), job.accelerator, now + allowed)
+    comparison = Comparison(material, recipe, job.metric, job.accelerator, now + allowed)
     folds = [job.halves] if whole is not None else _folds(job, settings.way)
     found = find(
         comparison,
@@ -94,7 +90,8 @@ def fit_found(job: Job) -> Fitted:
     base = Component(name=BASE) if whole is not None else found.base or Component(name=BASE)
     tuned = _tuned(recipe, encoders)
     if whole is None and settings.weights is None and tuned:
-        whole = fit_whole(alone, recipe.model_copy(update={"fusion": base}))
+        whole, used = fit_better(alone, recipe.model_copy(update={"fusion": base}), job.metric)
+        recipe = recipe.model_copy(update={"augmentation": used.augmentation})
     if whole is not None and settings.weights is None:
         assert isinstance(whole.built.model, FusionModel)
         spec = MemberSpec(combine=base, tuned=bool(tuned))
@@ -114,11 +111,6 @@ def fit_found(job: Job) -> Fitted:
         time.monotonic() - job.begun,
         comparison=found.comparison,
     )
-
-
-def deciding_metric(job: Job) -> Metric:
-    """Return the metric that decides between ways to combine."""
-    return METRICS[job.plan.recipe.training.metric or DECIDING[job.plan.schema.target.task]]
 
 
 def _settings(job: Job, bank: Ensemble) -> Settings:
@@ -145,7 +137,7 @@ def _tuned(recipe: Recipe, encoders: Encoders) -> list[str]:
     ]
 
 
-def _learn(job: Job, encoders: Encoders) -> Whole | None:
+def _learn(job: Job, encoders: Encoders) -> tuple[Whole | None, Recipe]:
     """Train the encoders that start at random, if there are any, and put them in the place of the fresh ones."""
     learned = [
         name
@@ -153,12 +145,12 @@ def _learn(job: Job, encoders: Encoders) -> Whole | None:
         if encoder.backbone is None and not is_table(encoder) and any(True for _ in encoder.parameters())
     ]
     if not learned:
-        return None
-    recipe = job.plan.recipe.model_copy(update={"fusion": Component(name=BASE)})
-    whole = fit_whole(job, recipe, deadline=time.monotonic() + 0.6 * job.remaining())
+        return None, job.plan.recipe
+    based = job.plan.recipe.model_copy(update={"fusion": Component(name=BASE)})
+    whole, used = fit_better(job, based, job.metric, deadline=time.monotonic() + 0.6 * job.remaining())
     for name in learned:
         encoders.by_modality[name] = whole.built.model.encoder(name).requires_grad_(False)
-    return whole
+    return whole, job.plan.recipe.model_copy(update={"augmentation": used.augmentation})
 
 
 def _encode(job: Job, bank: Ensemble, settings: Settings) -> tuple[dict[str, Source], float]:

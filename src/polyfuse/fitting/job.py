@@ -18,9 +18,15 @@ from polyfuse.data.rows import Rows, read_rows
 from polyfuse.data.splits import split
 from polyfuse.fitting.plan import Plan
 from polyfuse.learners.learner import Array
+from polyfuse.metrics import METRICS
+from polyfuse.metrics.metric import Metric
+from polyfuse.recipe import Recipe
 from polyfuse.training.cache import FeatureCache
 from polyfuse.training.checkpoints import Checkpoints
 from polyfuse.training.loop import Log
+
+#: What decides between models where nothing else is said: proper scores, not whether a threshold is passed.
+DECIDING = {"classification": "log_loss", "regression": "rmse", "multilabel": "mean_average_precision"}
 
 
 @dataclass(frozen=True)
@@ -85,11 +91,17 @@ class Job:
         """Return the seconds that are left."""
         return self.deadline - time.monotonic()
 
-    def checkpoints(self) -> Checkpoints | None:
-        """Return where the run is kept."""
+    def checkpoints(self, recipe: Recipe, stage: str) -> Checkpoints | None:
+        """Return where a run is kept. stage: a folder of its own below the job's; "" is the job's itself."""
         if self.work is None:
             return None
-        return Checkpoints(self.work, _run_id(self.plan, self.rows, *([self.other] if self.other else ())))
+        tables = [self.rows, *([self.other] if self.other else ())]
+        return Checkpoints(self.work / stage, _run_id(recipe, *tables))
+
+    @cached_property
+    def metric(self) -> Metric:
+        """The metric that decides between models: a proper score, where nothing else is said."""
+        return METRICS[self.plan.recipe.training.metric or DECIDING[self.plan.schema.target.task]]
 
 
 def read(plan: Plan, table: Table, progress: Progress, *, training: bool) -> Rows:
@@ -102,15 +114,15 @@ def read(plan: Plan, table: Table, progress: Progress, *, training: bool) -> Row
     return read_rows(table, plan.schema, training=training, answers=True, on_bad_row=bad, progress=progress)
 
 
-def _run_id(plan: Plan, *tables: Rows) -> str:
+def _run_id(recipe: Recipe, *tables: Rows) -> str:
     """Identify recipe and data: what a checkpoint must have in common with the run that goes on from it."""
-    recipe = plan.recipe.as_data()
+    about = recipe.as_data()
     for key in ("time_limit", "trackers", "checkpoint_every"):  # these do not change the weights
-        recipe["training"].pop(key, None)
-    whole = hashlib.blake2b(json.dumps(recipe, sort_keys=True).encode(), digest_size=16)
+        about["training"].pop(key, None)
+    whole = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16)
     for rows in tables:
         whole.update(json.dumps(rows.answers, default=str).encode())
-        for name in plan.schema.modalities:
+        for name in rows.schema.modalities:
             for row in range(len(rows)):
                 whole.update(rows.digest(name, row) or b"-")
     return whole.hexdigest()

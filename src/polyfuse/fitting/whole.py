@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from polyfuse.data.batches import Batches
+from polyfuse.data.augmentation import build_augmentations, default_augmentations
+from polyfuse.data.augmentation.source import AugmentedSource
+from polyfuse.data.batches import Batches, Source
 from polyfuse.data.rows import Rows
 from polyfuse.fitting.job import Job
 from polyfuse.fitting.sources import sources_of
 from polyfuse.learners.learner import Array
+from polyfuse.metrics.metric import Metric
 from polyfuse.model import FusionModel
-from polyfuse.recipe import Built, Recipe, build
+from polyfuse.recipe import Built, Component, Recipe, build
 from polyfuse.training.loop import Outcome, Trainer, scored
 
 
@@ -37,13 +42,41 @@ class Whole:
     scores: Array
 
 
-def fit_whole(job: Job, recipe: Recipe, *, deadline: float | None = None) -> Whole:
+def fit_better(job: Job, recipe: Recipe, metric: Metric, *, deadline: float | None = None) -> tuple[Whole, Recipe]:
+    """Train the model of a recipe; with augmentation "auto" once without and once with it, and keep the better one.
+
+    Args:
+        job: the rows, and where it is computed.
+        recipe: completed, with a fusion.
+        metric: that decides, on the rows kept aside.
+        deadline: time.monotonic() at which training ends; that of the job when left out.
+
+    Returns:
+        The model, and its recipe with the augmentation that it was trained with.
+    """
+    if recipe.augmentation != "auto":
+        return fit_whole(job, recipe, deadline=deadline), recipe
+    begun = time.monotonic()
+    plain = recipe.model_copy(update={"augmentation": "none"})
+    whole = fit_whole(job, plain, deadline=deadline)
+    chosen = _default_augmentation(job, recipe, whole.built)
+    needed = 1.5 * (time.monotonic() - begun)
+    end = job.deadline if deadline is None else deadline
+    if not chosen or whole.outcome.reason in ("interrupted", "time limit") or time.monotonic() + needed > end:
+        return whole, plain
+    augmented = recipe.model_copy(update={"augmentation": chosen})
+    other = fit_whole(job, augmented, deadline=deadline, stage="augmented")
+    return (other, augmented) if _better(metric, job, other, whole) else (whole, plain)
+
+
+def fit_whole(job: Job, recipe: Recipe, *, deadline: float | None = None, stage: str = "") -> Whole:
     """Train the model of a recipe with one fusion.
 
     Args:
         job: the rows, and where it is computed.
         recipe: completed, with a fusion.
         deadline: time.monotonic() at which training ends; that of the job when left out.
+        stage: name of the folder of its checkpoint, where one job trains several models.
     """
     settings, device, rows = recipe.training, job.accelerator.device, job.rows
     deadline = job.deadline if deadline is None else deadline
@@ -55,12 +88,13 @@ def fit_whole(job: Job, recipe: Recipe, *, deadline: float | None = None) -> Who
         target = built.model.head.encode(rows.answers)
         if job.other is None:
             learning, held = job.halves
-            training = Batches(sources, rows.present, target, learning)
+            training = Batches(augmented(job, recipe, built, sources, learning), rows.present, target, learning)
             validation = Batches(sources, rows.present, target, held)
         else:
             held = np.arange(len(job.other))
             others = sources_of(built, job.other, job.cache, device, job.progress)
-            training = Batches(sources, rows.present, target, np.arange(len(rows)))
+            every = np.arange(len(rows))
+            training = Batches(augmented(job, recipe, built, sources, every), rows.present, target, every)
             validation = Batches(others, job.other.present, built.model.head.encode(job.other.answers), held)
         trainer = Trainer(
             built.model,
@@ -69,10 +103,43 @@ def fit_whole(job: Job, recipe: Recipe, *, deadline: float | None = None) -> Who
             settings,
             job.accelerator,
             tunings=[(built.model.encoder(name), tuning) for name, tuning in built.tunings.items()],
-            checkpoints=job.checkpoints(),
+            checkpoints=job.checkpoints(recipe, stage),
             log=job.log,
             progress=job.progress,
             deadline=None if math.isinf(deadline) else deadline,
         )
         outcome = trainer.run(resume=job.resume)
     return Whole(built, outcome, job.other or rows, held, scored(built.model, validation, device)[1])
+
+
+def augmented(
+    job: Job, recipe: Recipe, built: Built, sources: Mapping[str, Source], learning: Array
+) -> dict[str, Source]:
+    """Return the sources to train from: those whose modality is augmented change its values in each epoch."""
+    if not isinstance(recipe.augmentation, dict):
+        return dict(sources)
+    found = dict(sources)
+    for name, some in recipe.augmentation.items():
+        made = build_augmentations([component.as_data() for component in some], job.plan.schema.of(name))
+        seed = recipe.training.seed
+        found[name] = AugmentedSource(built.model.encoder(name), job.rows, name, made, seed=seed, pool=learning)
+    return found
+
+
+def _default_augmentation(job: Job, recipe: Recipe, built: Built) -> dict[str, list[Component]]:
+    """Return what suits each modality whose encoder moves as a whole."""
+    schema = job.plan.schema
+    found = {}
+    for name in built.model.modalities:
+        encoder = built.model.encoder(name)
+        if name not in built.cached and any(weight.requires_grad for weight in encoder.parameters()):
+            some = default_augmentations(schema.of(name), schema.target.task)
+            found[name] = [Component.model_validate(choice) for choice in some]
+    return {name: some for name, some in found.items() if some}
+
+
+def _better(metric: Metric, job: Job, one: Whole, than: Whole) -> bool:
+    head = one.built.model.head
+    answers = head.truth(head.encode(one.rows.answers)).numpy()[one.held]
+    values = [metric.function(answers, whole.scores) for whole in (one, than)]
+    return values[0] > values[1] if metric.greater_is_better else values[0] < values[1]

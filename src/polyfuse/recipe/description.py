@@ -9,11 +9,13 @@ import yaml
 from pydantic import Field
 
 from polyfuse.core.errors import RecipeError, nearest
+from polyfuse.data.augmentation import build_augmentations
 from polyfuse.data.schema import Schema, Strict, Task
 from polyfuse.encoders import ENCODERS, default_encoder
 from polyfuse.heads import HEADS
 from polyfuse.recipe.component import Component
 from polyfuse.training.settings import TrainingSettings
+from polyfuse.tuning import TUNINGS
 
 # What an encoder reads alike from any column; of numbers and categories each column has its own statistics.
 _MEDIA = frozenset({"text", "image", "audio"})
@@ -77,6 +79,9 @@ class Recipe(Strict):
         fusion: M_O: a fusion, a learner, an ensemble, or "auto", which finds the best of them.
         head: the task's head with its options, or another head.
         tuning: which weights of an encoder move, by modality; or one for all.
+        augmentation: by modality, what changes its values at random in training, where its encoder moves; "auto" trains
+            once without and once with what suits the columns, and keeps what is better on rows kept aside. "none" is
+            off, as with the preset "fast", and where a fusion is named.
         data: how the table is read and split.
         training: how the model is trained.
     """
@@ -89,6 +94,7 @@ class Recipe(Strict):
     fusion: Component = Component(name="auto")
     head: Component | None = None
     tuning: Component | dict[str, Component] = Field(default_factory=dict)
+    augmentation: dict[str, list[Component]] | Literal["auto", "none"] | None = None
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
 
@@ -103,6 +109,7 @@ class Recipe(Strict):
             "fusion": self.fusion.as_data(),
             "head": self.head.as_data() if self.head else None,
             "tuning": _tuning_data(self.tuning),
+            "augmentation": _augmentation_data(self.augmentation),
             "data": self.data.model_dump(mode="json", exclude_none=True),
             "training": self.training.model_dump(mode="json", exclude_none=True),
         }
@@ -151,7 +158,25 @@ class Recipe(Strict):
             "head": head,
             "fusion": fusion,
         }
+        filled["augmentation"] = self._augmentation(tuning, modalities, schema)
         return self.model_copy(update=filled)
+
+    def _augmentation(
+        self, tuning: Mapping[str, Component], modalities: Mapping[str, Modality], schema: Schema
+    ) -> dict[str, list[Component]] | Literal["auto", "none"]:
+        if not isinstance(self.augmentation, dict):
+            searching = self.fusion.name == "auto" and self.preset != "fast"
+            return self.augmentation or ("auto" if searching else "none")
+        for name, some in self.augmentation.items():
+            if name not in modalities:
+                raise RecipeError(f"augmentation.{name}: there is no such modality; {nearest(name, modalities)}")
+            if TUNINGS[tuning[modalities[name].share or name].name].frozen:
+                raise RecipeError(
+                    f"augmentation.{name}: its encoder is frozen, and what a frozen encoder says of a value is computed"
+                    " once; tune it, or leave the augmentation out"
+                )
+            build_augmentations([component.as_data() for component in some], schema.of(name))
+        return self.augmentation
 
     def _tuning_of(self, modality: str, encoder: Component) -> Component:
         if isinstance(self.tuning, Component):
@@ -185,6 +210,12 @@ def encoder_of(name: str, modalities: Mapping[str, Modality]) -> Component:
             f"modalities.{name}.share: {modality.share!r} is no modality with an encoder of its own; {hint}"
         )
     return owner.encoder
+
+
+def _augmentation_data(augmentation: Any) -> Any:
+    if isinstance(augmentation, dict):
+        return {name: [component.as_data() for component in some] for name, some in augmentation.items()}
+    return augmentation
 
 
 def _tuning_data(tuning: Component | Mapping[str, Component]) -> Any:

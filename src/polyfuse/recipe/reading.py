@@ -13,6 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from polyfuse.core.errors import InputError, RecipeError, nearest
 from polyfuse.core.registry import Registry
+from polyfuse.data.augmentation import AUGMENTATIONS
 from polyfuse.encoders import ENCODERS
 from polyfuse.fusion import FUSIONS
 from polyfuse.heads import HEADS
@@ -32,6 +33,7 @@ FAMILIES: dict[str, Registry[Any]] = {
     "way": WAYS,
     "head": HEADS,
     "tuning": TUNINGS,
+    "augmentation": AUGMENTATIONS,
 }
 
 Place: TypeAlias = tuple[Any, ...]
@@ -127,6 +129,10 @@ def _component_errors(document: Mapping[str, Any]) -> Errors:
     yield from _way_errors(document.get("fusion"))
     yield from _option_errors(HEADS, document.get("head"), "head")
     yield from _tuning_errors(document.get("tuning"))
+    augmentation = document.get("augmentation")
+    for name, some in (augmentation if isinstance(augmentation, Mapping) else {}).items():
+        for number, value in enumerate(some if isinstance(some, list) else []):
+            yield from _option_errors(AUGMENTATIONS, value, "augmentation", name, number)
     modalities = document.get("modalities")
     for name, modality in (modalities if isinstance(modalities, Mapping) else {}).items():
         if isinstance(modality, Mapping):

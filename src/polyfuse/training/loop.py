@@ -21,7 +21,7 @@ from polyfuse.core.progress import Bar, Progress, Silent
 from polyfuse.core.types import Tensors
 from polyfuse.data.batches import Batches
 from polyfuse.metrics import METRICS
-from polyfuse.model import FusionModel
+from polyfuse.model import FusionModel, Mix
 from polyfuse.training.checkpoints import (
     Checkpoint,
     Checkpoints,
@@ -170,10 +170,12 @@ class Trainer:
         state, settings = self._state, self.settings
         order = self._order(state.epoch)
         self.model.train()
+        self.training.set_epoch(state.epoch)
         for rows, batch in zip(order[state.batch :], self.training.loader(order[state.batch :]), strict=True):
             batch = batch.to(self.accelerator.device)
             assert batch.target is not None
-            loss = self.model.loss(batch.inputs, _hide(batch.present, settings.modality_dropout), batch.target)
+            present = _hide(batch.present, settings.modality_dropout)
+            loss = self.model.loss(batch.inputs, present, batch.target, _mix(len(present), settings.mixup))
             if not torch.isfinite(loss):
                 return "diverged"
             group = min(settings.accumulate, len(order) - state.batch // settings.accumulate * settings.accumulate)
@@ -290,6 +292,14 @@ def scored(model: FusionModel, batches: Batches, device: torch.device) -> tuple[
         truths.append(head.truth(batch.target).cpu())
         scores.append(head.scores(output).cpu())
     return torch.cat(truths).numpy(), torch.cat(scores).numpy(), loss / len(rows)
+
+
+def _mix(rows: int, alpha: float) -> Mix | None:
+    """Draw what a batch is mixed with, from torch's generator, whose state a checkpoint keeps."""
+    if alpha == 0:
+        return None
+    share = torch.distributions.Beta(alpha, alpha).sample()
+    return torch.randperm(rows), float(share)
 
 
 def _hide(present: Tensor, rate: float) -> Tensor:

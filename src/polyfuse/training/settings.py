@@ -44,6 +44,8 @@ class TrainingSettings(Strict):
         clip: the gradient is scaled down to this norm.
         modality_dropout: share of the present modalities hidden in each training row, so that the model learns to do
             without; one always stays (Neverova et al. 2016).
+        mixup: α of Beta(α, α), from which each batch draws the share λ in which its fused features and losses are mixed
+            with those of the same rows in another order; 0 is off (Zhang et al. 2018, Verma et al. 2019).
         metric: what decides which weights are kept, one of the head's metrics; its first one when left out.
         patience: epochs without a better metric after which training stops.
         precision: of the arithmetic: "bf16" is autocast; "auto" takes it where a pretrained backbone runs on hardware
@@ -65,6 +67,7 @@ class TrainingSettings(Strict):
     schedule: Literal["cosine", "constant"] = "cosine"
     clip: Annotated[float, Field(gt=0)] = 1.0
     modality_dropout: Share = 0.2
+    mixup: Annotated[float, Field(ge=0, le=10)] = 0.0
     metric: str | None = None
     patience: Count = 5
     precision: Literal["auto", "bf16", "float32"] = "auto"

@@ -14,7 +14,7 @@ from polyfuse.core.contract import Encoder
 from polyfuse.core.errors import InputError
 from polyfuse.core.options import Count, Rate, Share
 from polyfuse.tuning.backbone import backbone_of
-from polyfuse.tuning.wrapped import WEIGHTS, PeftTuning, linear_layers
+from polyfuse.tuning.wrapped import WEIGHTS, PeftTuning, linear_layers, pattern
 
 _MOMENTS = ("exp_avg_ipt", "exp_avg_unc")  # as peft calls them
 
@@ -78,7 +78,7 @@ class AdaloraTuning(PeftTuning):
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
             orth_reg_weight=self.orthogonality,
-            target_modules=linear_layers(encoder, self.layers),
+            target_modules=pattern(linear_layers(encoder, self.layers)),
             total_step=1,
         )
 

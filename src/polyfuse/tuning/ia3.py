@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from polyfuse.core.contract import Encoder
 from polyfuse.core.errors import InputError
 from polyfuse.core.options import Rate
 from polyfuse.layers.anatomy import ways_back
-from polyfuse.tuning.wrapped import PeftTuning, linear_layers
+from polyfuse.tuning.wrapped import PeftTuning, linear_layers, pattern
 
 # Projections to keys and values; where one layer makes them together with the queries, that one.
 _KEYS_AND_VALUES = re.compile(
@@ -48,9 +47,4 @@ class Ia3Tuning(PeftTuning):
             raise InputError(
                 f"tuning: ia3 finds no feed-forward networks in {type(encoder.backbone).__name__}; use  lora  or  full"
             )
-        return IA3Config(target_modules=_any_of([*attention, *feedforward]), feedforward_modules=_any_of(feedforward))
-
-
-def _any_of(names: Iterable[str]) -> str:
-    """Return an expression that matches some modules; peft would shorten a long list until it matches others too."""
-    return "|".join(dict.fromkeys(re.sub(r"\\\.\d+(?=\\\.)", r"\\.\\d+", re.escape(name)) for name in names))
+        return IA3Config(target_modules=pattern([*attention, *feedforward]), feedforward_modules=pattern(feedforward))

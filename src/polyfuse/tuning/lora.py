@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from polyfuse.core.contract import Encoder
 from polyfuse.core.options import Count, Rate, Share
-from polyfuse.tuning.wrapped import PeftTuning, linear_layers
+from polyfuse.tuning.wrapped import PeftTuning, linear_layers, pattern
 
 
 class LoraTuning(PeftTuning):
@@ -42,5 +42,5 @@ class LoraTuning(PeftTuning):
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
-            target_modules=linear_layers(encoder, self.layers),
+            target_modules=pattern(linear_layers(encoder, self.layers)),
         )

@@ -6,6 +6,7 @@ import copy
 import re
 import warnings
 from abc import abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -133,6 +134,11 @@ def linear_layers(encoder: Encoder, among: Literal["all", "attention"] = "all") 
     if among == "all":
         return names
     return [name for name in names if _ATTENTION.search(name)] or names
+
+
+def pattern(names: Iterable[str]) -> str:
+    """Return an expression that matches some layers; a long list peft would shorten until it matches others too."""
+    return "|".join(dict.fromkeys(re.sub(r"\\\.\d+(?=\\\.)", r"\\.\\d+", re.escape(name)) for name in names))
 
 
 _ATTENTION = re.compile(r"attention|(^|[._])attn([._]|$)", re.IGNORECASE)

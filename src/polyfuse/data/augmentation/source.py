@@ -77,9 +77,8 @@ class AugmentedSource(LazySource):
         def other() -> Any:
             if len(self._pool) == 0:
                 return None
-            position = int(self._rows.positions[self._pool[random.integers(len(self._pool))]])
             # Not by `Rows.value`: it would read the whole row for one cell, quadratic work in a wide table.
-            return self._rows._cells.get(self._columns[column], position)
+            return self._rows.cell(self._columns[column], int(self._pool[random.integers(len(self._pool))]))
 
         for augmentation in self._augmentations[column]:
             cell = augmentation(cell, random, other)
