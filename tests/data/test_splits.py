@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyfuse.core.errors import InputError
-from polyfuse.data.splits import split
+from polyfuse.data.splits import folds, split
 
 
 def whole(sides: tuple[Any, Any], rows: int) -> None:
@@ -95,3 +95,37 @@ def test_any_rows_are_split(numbers: list[int], share: float, seed: int, task: A
     whole(split(answers, task, share=share, seed=seed), len(numbers))
     if len(set(numbers)) > 1:
         whole(split(answers, task, share=share, seed=seed, groups=numbers), len(numbers))
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_folds_hold_out_every_row_once_and_are_alike(count: int) -> None:
+    answers = ["a"] * 60 + ["b"] * 30 + ["c"] * 9 + ["d"]
+    parts = folds(answers, "classification", count=count, seed=0)
+    assert len(parts) == count
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(100))
+    for label, total in (("a", 60), ("b", 30), ("c", 9)):
+        found = [sum(answers[row] == label for row in part) for part in parts]
+        assert max(found) - min(found) <= 1, (label, found)
+        assert sum(found) == total
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    again = folds(answers, "classification", count=count, seed=0)
+    assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
+    other = folds(answers, "classification", count=count, seed=1)
+    assert not all(np.array_equal(a, b) for a, b in zip(parts, other, strict=True))
+
+
+def test_folds_of_numbers_have_like_means() -> None:
+    answers = np.random.default_rng(0).normal(size=200).tolist()
+    means = [np.mean([answers[row] for row in part]) for part in folds(answers, "regression", count=4, seed=0)]
+    assert np.ptp(means) < 0.15
+
+
+def test_folds_keep_groups_together() -> None:
+    groups = [f"g{i // 4}" for i in range(60)]
+    parts = folds([i % 2 for i in range(60)], "classification", count=5, seed=0, groups=groups)
+    seen = [{groups[row] for row in part} for part in parts]
+    assert sum(map(len, seen)) == len(set.union(*seen)) == 15
+    assert len(folds([0, 1] * 4, "classification", count=5, seed=0, groups=["x"] * 4 + ["y"] * 4)) == 2
+    with pytest.raises(InputError, match="one group"):
+        folds([0, 1], "classification", count=2, seed=0, groups=["x", "x"])
+    assert len(folds([0, 1, 1], "classification", count=5, seed=0)) == 3

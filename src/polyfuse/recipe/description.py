@@ -151,7 +151,7 @@ class Recipe(Strict):
                 " task"
             )
         tuning = {name: self._tuning_of(name, encoder) for name, encoder in own.items()}
-        filled = {
+        filled: dict[str, Any] = {
             "task": schema.target.task,
             "modalities": modalities,
             "tuning": tuning,
