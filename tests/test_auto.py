@@ -282,3 +282,24 @@ def test_unknown_candidates_are_told(text: dict[str, Any]) -> None:
             notes(40), progress=False
         )
     assert {"alone", "words", "linear", "boosting", *FUSIONS} == set(names())
+
+
+def test_what_was_trained_is_counted(text: dict[str, Any]) -> None:
+    def of(fusion: Any, **more: Any) -> tuple[Any, dict[str, Any]]:
+        predictor = pf.Predictor("label", modalities=text, fusion=fusion, training={"epochs": 1}, **more)
+        predictor.fit(notes(40), progress=False)
+        return predictor, {line["part"]: line for line in predictor.metrics["weights"]}
+
+    predictor, lines = of("concat", tuning={"text": "lora"})
+    assert set(lines) == {"text encoder", "table encoder", "fusion", "head"}
+    encoder = predictor.model.encoder("text")
+    assert lines["text encoder"]["trained"] == sum(w.numel() for w in encoder.parameters() if w.requires_grad)
+    assert 0 < lines["text encoder"]["trained"] < lines["text encoder"]["all"]
+    assert lines["text encoder"]["tuning"] == "lora"
+    assert lines["table encoder"]["trained"] == lines["table encoder"]["all"]
+    members = [{"combine": "linear"}, {"combine": "gated"}, {"combine": "concat", "tuned": True}]
+    _, lines = of({"name": "ensemble", "members": members}, tuning={"text": "full"})
+    assert lines["text encoder"]["trained"] == 0
+    tuned = lines["text encoder of concat, tuned"]
+    assert tuned["trained"] == tuned["all"] == lines["text encoder"]["all"]
+    assert {"fusion of gated", "head of gated", "table encoder of gated"} <= set(lines)

@@ -144,7 +144,7 @@ class Predictor:
             DataError: with every problem found in the table.
             InputError: something else in the call is wrong.
         """
-        from polyfuse.fitting import fit, make_plan
+        from polyfuse.fitting import fit, make_plan, weights_trained
 
         folder = Path(out).absolute() if out is not None else None
         work = _begin(folder, resume=resume, overwrite=overwrite) if folder is not None else None
@@ -152,7 +152,8 @@ class Predictor:
         held_out = self._read(validation) if validation is not None else None
         fitted = fit(plan, validation=held_out, work=work, resume=resume, progress=make_progress(progress))
         self.recipe, self._schema, self._built, self._logs = fitted.recipe, plan.schema, fitted.built, None
-        self._metrics = {"training": _history(fitted), "comparison": fitted.comparison}
+        weights = weights_trained(fitted.recipe, fitted.built)
+        self._metrics = {"training": _history(fitted), "weights": weights, "comparison": fitted.comparison}
         self._metrics["validation"] = json.loads(self._report_of(fitted).to_json())
         if folder is not None and work is not None:
             self._logs = work / "logs"

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -175,7 +176,34 @@ def artifact(run: Path, *, as_json: bool) -> None:
     else:
         from rich.markdown import Markdown
 
-        Console().print(Markdown((run / "README.md").read_text(encoding="utf-8")))
+        console = Console()
+        console.print(Markdown((run / "README.md").read_text(encoding="utf-8")))
+        for table in _tables(about["metrics"]):
+            console.print(table)
+
+
+def _tables(metrics: dict[str, Any]) -> Iterator[Table]:
+    """Yield what was trained of each part, and what was compared."""
+    weights = Table(title="Weights", title_justify="left")
+    for heading in ("part", "tuning", "trained", "of", "share"):
+        weights.add_column(heading, justify="left" if heading in ("part", "tuning") else "right")
+    for line in metrics.get("weights", []):
+        share = f"{line['trained'] / line['all']:.2%}"
+        weights.add_row(escape(line["part"]), line["tuning"] or "", f"{line['trained']:,}", f"{line['all']:,}", share)
+    yield weights
+    found = metrics.get("comparison")
+    if not found:
+        return
+    compared = Table(title=f"Compared by {found['metric']}", title_justify="left", caption=escape(found["reason"]))
+    for heading in ("candidate", "value", "95 % interval", "rows", "s", "weight", ""):
+        compared.add_column(heading)
+    for line in found["candidates"]:
+        measured = line["value"] is not None
+        value = f"{line['value']:.4f}" if measured else "–"
+        interval = f"{line['low']:.4f} to {line['high']:.4f}" if measured else "–"
+        figures = (f"{line['rows']:,}", f"{line['seconds']:.1f}", f"{line['weight']:.2f}" if line["weight"] else "")
+        compared.add_row(escape(line["candidate"]), value, interval, *figures, escape(line["note"]))
+    yield compared
 
 
 def _component(registry: Any, name: str) -> dict[str, Any]:

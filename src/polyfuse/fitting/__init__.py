@@ -12,13 +12,13 @@ from polyfuse.core.progress import Progress, Silent
 from polyfuse.data.reading import Table
 from polyfuse.fitting.found import fit_found
 from polyfuse.fitting.job import Job, read
-from polyfuse.fitting.plan import Fitted, Plan, make_plan
+from polyfuse.fitting.plan import Fitted, Plan, make_plan, weights_trained
 from polyfuse.fitting.sources import cached_sources
 from polyfuse.fitting.whole import fit_better
 from polyfuse.fusion import FUSIONS
 from polyfuse.training.tracking import make_accelerator, tracking
 
-__all__ = ["Fitted", "Plan", "cached_sources", "fit", "make_plan"]
+__all__ = ["Fitted", "Plan", "cached_sources", "fit", "make_plan", "weights_trained"]
 
 
 def fit(

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from polyfuse.core.errors import InputError
 from polyfuse.data.batches import Source
 from polyfuse.data.splits import folds as deal
 from polyfuse.ensemble import Ensemble, Member, is_table
 from polyfuse.fitting.job import Job
 from polyfuse.fitting.plan import Fitted
 from polyfuse.fitting.sources import pooled_sources
-from polyfuse.fitting.whole import Whole, fit_better
+from polyfuse.fitting.whole import Whole, fit_better, fit_whole
 from polyfuse.fusion import FUSIONS
 from polyfuse.learners.learner import Array
 from polyfuse.learners.words import WordStatistics
@@ -31,7 +32,7 @@ from polyfuse.recipe.component import Component
 from polyfuse.recipe.ways import AutoWay, EnsembleWay, MemberSpec
 from polyfuse.search.candidates import candidates
 from polyfuse.search.comparison import Comparison
-from polyfuse.search.finding import find, mixed
+from polyfuse.search.finding import Found, find, mixed
 from polyfuse.search.material import Material
 from polyfuse.tuning import TUNINGS
 
@@ -45,13 +46,15 @@ class Settings:
     """How a search goes.
 
     Attributes:
-        specs: what is compared.
-        weights: of each, where nothing is to be chosen.
+        specs: what is compared on Features of encoders at rest.
+        tuned: what is trained together with the encoders that the recipe tunes; where nothing is to be chosen.
+        given: whether weights are given, and nothing is to be chosen.
         way: folds, repeats, time.
     """
 
     specs: list[MemberSpec]
-    weights: list[float] | None
+    tuned: list[MemberSpec]
+    given: bool
     way: AutoWay
 
 
@@ -62,67 +65,107 @@ def fit_found(job: Job) -> Fitted:
     are then compared on the rows that were kept aside, else by cross-validation over all rows. Where a recipe tunes
     pretrained encoders, a model is trained as a whole too, and takes part with the weight that is best on those rows.
     """
-    recipe, schema, device = job.plan.recipe, job.plan.schema, job.accelerator.device
+    recipe, schema = job.plan.recipe, job.plan.schema
     alone = replace(job, other=None)
     encoders = make_encoders(recipe, schema, resting=True)
+    settings = _settings(job, encoders)
     whole, recipe = _learn(alone, encoders)
-    words = {name: WordStatistics() for name in text_modalities(schema)}
-    head, precision = make_head(recipe, schema, 1), precision_of(recipe, device)
-    bank = Ensemble(encoders.by_modality, head, [], words, precision=precision)
-    bank.to(device)
-    settings = _settings(job, bank)
-    sources, seconds = _encode(job, bank, settings)
-    for name, statistics in words.items():
-        statistics.fit([job.rows.text(name, row) for row in range(len(job.rows))])
-    material = Material(job.rows, bank, pooled_sources(bank, job.rows, sources, device, job.progress), sources, device)
-    now = time.monotonic()
-    allowed = min(settings.way.seconds or max(_LEAST_SECONDS, seconds / 2), 0.6 * job.remaining())
-    comparison = Comparison(material, recipe, job.metric, job.accelerator, now + allowed)
-    folds = [job.halves] if whole is not None else _folds(job, settings.way)
+    comparison = _comparison(job, recipe, encoders, settings)
     found = find(
         comparison,
         settings.specs,
-        folds,
+        [job.halves] if whole is not None else _folds(job, settings.way),
         ensemble=settings.way.ensemble,
         progress=job.progress,
-        weights=settings.weights,
+        given=settings.given,
     )
-    base = Component(name=BASE) if whole is not None else found.base or Component(name=BASE)
     tuned = _tuned(recipe, encoders)
-    if whole is None and settings.weights is None and tuned:
-        whole, used = fit_better(alone, recipe.model_copy(update={"fusion": base}), job.metric)
-        recipe = recipe.model_copy(update={"augmentation": used.augmentation})
-    if whole is not None and settings.weights is None:
-        assert isinstance(whole.built.model, FusionModel)
-        spec = MemberSpec(combine=base, tuned=bool(tuned))
-        owner = {name: modality.share or name for name, modality in (recipe.modalities or {}).items()}
-        own = {name: whole.built.tunings[owner[name]] for name in tuned}
-        member = Member(f"{base.name}, trained as a whole", 1.0, whole.built.model, bank.modalities, own=own)
-        found = mixed(found, spec, member, whole.scores, whole.held, comparison)
-    ended = recipe.model_copy(update={"fusion": found.fusion})
-    built = Built(found.model, encoders.tunings, cached_of(recipe, encoders))
-    measured = job.other or job.rows.subset(found.measured.tolist())
+    wholes = []
+    if settings.given:
+        wholes = [
+            (spec, fit_whole(alone, _with(recipe, spec.combine), stage=str(i))) for i, spec in enumerate(settings.tuned)
+        ]
+    elif whole is not None:
+        wholes = [(MemberSpec(combine=Component(name=BASE), tuned=bool(tuned)), whole)]
+    elif tuned:
+        spec = MemberSpec(combine=found.base or Component(name=BASE), tuned=True)
+        whole, used = fit_better(alone, _with(recipe, spec.combine), job.metric)
+        wholes, recipe = [(spec, whole)], recipe.model_copy(update={"augmentation": used.augmentation})
+    for spec, made in wholes:
+        member = _member(recipe, spec, made, tuned)
+        found = mixed(found, spec, member, made.scores, made.held, comparison, given=settings.given)
+    built, recipe = _ended(found, [made for _, made in wholes], recipe, encoders)
     return Fitted(
-        ended,
+        recipe,
         built,
         job.rows,
-        measured,
+        job.other or job.rows.subset(found.measured.tolist()),
         None if job.other else found.scores,
         time.monotonic() - job.begun,
         comparison=found.comparison,
     )
 
 
-def _settings(job: Job, bank: Ensemble) -> Settings:
+def _with(recipe: Recipe, fusion: Component) -> Recipe:
+    return recipe.model_copy(update={"fusion": fusion})
+
+
+def _comparison(job: Job, recipe: Recipe, encoders: Encoders, settings: Settings) -> Comparison:
+    """Encode all rows, and return a comparison that is ready to begin."""
+    schema, device = job.plan.schema, job.accelerator.device
+    words = {name: WordStatistics() for name in text_modalities(schema)}
+    for name, statistics in words.items():
+        statistics.fit([job.rows.text(name, row) for row in range(len(job.rows))])
+    head, precision = make_head(recipe, schema, 1), precision_of(recipe, device)
+    bank = Ensemble(encoders.by_modality, head, [], words, precision=precision)
+    bank.to(device)
+    sources, seconds = _encode(job, bank, settings)
+    material = Material(job.rows, bank, pooled_sources(bank, job.rows, sources, device, job.progress), sources, device)
+    allowed = min(settings.way.seconds or max(_LEAST_SECONDS, seconds / 2), 0.6 * job.remaining())
+    return Comparison(material, recipe, job.metric, job.accelerator, time.monotonic() + allowed)
+
+
+def _member(recipe: Recipe, spec: MemberSpec, whole: Whole, tuned: list[str]) -> Member:
+    """Return a model that was trained as a whole, as a member."""
+    model = whole.built.model
+    assert isinstance(model, FusionModel)
+    owner = {name: modality.share or name for name, modality in (recipe.modalities or {}).items()}
+    own = {name: whole.built.tunings[owner[name]] for name in tuned}
+    return Member(f"{spec.combine.name}, trained as a whole", spec.weight, model, model.modalities, own=own)
+
+
+def _ended(found: Found, wholes: list[Whole], recipe: Recipe, encoders: Encoders) -> tuple[Built, Recipe]:
+    """Return the model with its tunings, and the recipe that builds it."""
+    recipe = _with(recipe, found.fusion)
+    for whole in wholes:
+        if found.model is whole.built.model:
+            return whole.built, recipe
+    cached = cached_of(recipe, encoders)
+    if isinstance(found.model, Ensemble):
+        own = {name for member in found.model.members for name in member.own}
+        kept = {name: part for name, part in cached.items() if name not in own}
+        return Built(found.model, encoders.tunings, kept), recipe
+    # A plain model on encoders at rest: that they were to be tuned is no longer so.
+    assert isinstance(recipe.tuning, dict)
+    resting = {name: Component(name="frozen") for name in _tuned(recipe, encoders) if name in recipe.tuning}
+    return Built(found.model, encoders.tunings, cached), recipe.model_copy(
+        update={"tuning": {**recipe.tuning, **resting}}
+    )
+
+
+def _settings(job: Job, encoders: Encoders) -> Settings:
     recipe, schema = job.plan.recipe, job.plan.schema
     name, options = recipe.fusion.name, recipe.fusion.options
     if name == "auto":
         way = AutoWay(**options)
-        return Settings(candidates(way.candidates, schema, bank), None, way)
-    if name == "ensemble":
-        members = EnsembleWay(**options).members
-        return Settings(members, [member.weight for member in members], AutoWay())
-    return Settings([MemberSpec(combine=recipe.fusion)], [1.0], AutoWay())
+        return Settings(candidates(way.candidates, schema, encoders.by_modality), [], False, way)
+    if name != "ensemble":
+        return Settings([MemberSpec(combine=recipe.fusion)], [], True, AutoWay())
+    members = EnsembleWay(**options).members
+    resting, tuned = [[member for member in members if member.tuned is asked] for asked in (False, True)]
+    if not resting:
+        raise InputError("fusion.members: none reads encoders at rest; name the fusion itself instead of an ensemble")
+    return Settings(resting, tuned, True, AutoWay())
 
 
 def _tuned(recipe: Recipe, encoders: Encoders) -> list[str]:

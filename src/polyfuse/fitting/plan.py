@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
 from polyfuse.core.errors import InputError, nearest
 from polyfuse.data.inference import infer_schema
 from polyfuse.data.reading import Table
 from polyfuse.data.rows import Rows
 from polyfuse.data.schema import Schema
+from polyfuse.ensemble import Ensemble, Member, is_table
 from polyfuse.learners.learner import Array
 from polyfuse.metrics import METRICS
+from polyfuse.model import FusionModel
 from polyfuse.recipe import Built, Recipe
 from polyfuse.search.candidates import check_names
 from polyfuse.training.loop import Outcome
@@ -55,6 +59,44 @@ class Fitted:
     seconds: float
     outcome: Outcome | None = None
     comparison: dict[str, Any] = field(default_factory=dict)
+
+
+def weights_trained(recipe: Recipe, built: Built) -> list[dict[str, Any]]:
+    """Return of each part of a model how many weights it has, and how many of them were trained, as JSON values."""
+    assert isinstance(recipe.tuning, dict)
+    modalities = recipe.modalities or {}
+    found, counted = [], set[nn.Module]()
+
+    def add(part: str, tuning: str | None, module: nn.Module) -> None:
+        if module in counted or not any(True for _ in module.parameters()):
+            return
+        counted.add(module)
+        every = sum(weight.numel() for weight in module.parameters())
+        # What started at random was learned, though it may rest since.
+        learned = every if getattr(module, "backbone", None) is None else 0
+        trained = learned or sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
+        found.append({"part": part, "tuning": tuning, "trained": trained, "all": every})
+
+    model = built.model
+    assert isinstance(model, Ensemble | FusionModel)
+    members = model.members if isinstance(model, Ensemble) else [Member("", 1.0, model, model.modalities)]
+    for member in members:
+        of = f" of {member.name}" if member.name else ""
+        if not isinstance(member.model, FusionModel):
+            # A learner's own weights are no tensors of a module; what it reads are the encoders.
+            for name in member.modalities:
+                if not is_table(model.encoder(name)):
+                    add(f"{name} encoder", "frozen", model.encoder(name))
+            continue
+        for name in member.model.modalities:
+            encoder = member.model.encoder(name)
+            tuning = recipe.tuning[modalities[name].share or name].name
+            shared = isinstance(model, Ensemble) and encoder is model.encoder(name)
+            resting = shared and encoder.backbone is not None
+            add(f"{name} encoder{'' if shared else of}", "frozen" if resting else tuning, encoder)
+        add(f"fusion{of}", None, member.model.fusion)
+        add(f"head{of}", None, member.model.head)
+    return found
 
 
 def make_plan(recipe: Recipe, table: Table) -> Plan:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from polyfuse.core.contract import Encoder
 from polyfuse.core.errors import InputError, nearest
 from polyfuse.data.schema import Schema
 from polyfuse.ensemble import is_table
 from polyfuse.fusion import FUSIONS
 from polyfuse.learners import LEARNERS
-from polyfuse.model import Model
 from polyfuse.recipe.building import member_name, text_modalities
 from polyfuse.recipe.component import Component
 from polyfuse.recipe.ways import MemberSpec
@@ -48,13 +48,13 @@ def check_names(chosen: Collection[str] | None) -> None:
             raise InputError(f"fusion.candidates: there is no {name!r}; {nearest(name, names())}")
 
 
-def candidates(chosen: Collection[str] | None, schema: Schema, model: Model) -> list[MemberSpec]:
+def candidates(chosen: Collection[str] | None, schema: Schema, encoders: Mapping[str, Encoder]) -> list[MemberSpec]:
     """Return what is compared, the quickest first.
 
     Args:
         chosen: names of candidates; all when None.
         schema: of the table.
-        model: whose encoders they read.
+        encoders: by modality.
 
     Raises:
         InputError: there is no candidate of a name.
@@ -72,7 +72,7 @@ def candidates(chosen: Collection[str] | None, schema: Schema, model: Model) -> 
         if name == WORDS:
             found += [_spec("linear", [text], ["words"], schema) for text in texts]
         elif name == ALONE:
-            found += _each_alone(schema, model, texts)
+            found += _each_alone(schema, encoders, texts)
         else:
             options = {"most_tokens": TOKENS} if name in FUSIONS and "most_tokens" in FUSIONS.options(name) else {}
             found.append(MemberSpec(combine=Component.model_validate({"name": name, **options})))
@@ -84,11 +84,11 @@ def label(spec: MemberSpec, schema: Schema) -> str:
     return member_name(spec, schema)
 
 
-def _each_alone(schema: Schema, model: Model, texts: Sequence[str]) -> list[MemberSpec]:
+def _each_alone(schema: Schema, encoders: Mapping[str, Encoder], texts: Sequence[str]) -> list[MemberSpec]:
     """Return the best simple model of each modality alone: the floor that a combination has to be above."""
     found = []
     for name in schema.modalities:
-        table = is_table(model.encoder(name))
+        table = is_table(encoders[name])
         if len(schema.modalities) == 1 and name not in texts:
             continue  # alone it is what the learners see anyway
         parts = ["features"] if name in texts else None

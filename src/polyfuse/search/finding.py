@@ -76,7 +76,7 @@ def find(
     *,
     ensemble: bool,
     progress: Progress,
-    weights: Sequence[float] | None = None,
+    given: bool = False,
 ) -> Found:
     """Compare candidates, choose, and fit what was chosen on all rows.
 
@@ -86,11 +86,11 @@ def find(
         folds: positions to learn from, positions to measure on.
         ensemble: whether several may be averaged.
         progress: shows the table as it grows.
-        weights: of the candidates, where they are given and nothing is chosen.
+        given: whether all candidates are wanted, with the weights that they have, and nothing is chosen.
     """
     with interruptible(comparison.stop), progress.bar("Comparing", len(specs) * len(folds)) as bar:
         comparison.run(specs, folds, bar)
-    choice = _given(comparison, weights) if weights is not None else _choose(comparison, ensemble=ensemble)
+    choice = _given(comparison) if given else _choose(comparison, ensemble=ensemble)
     comparison.deadline = float("inf")
     with progress.bar("Fitting", len(choice.entries)) as bar:
         members = []
@@ -106,7 +106,16 @@ def find(
     return Found(model, fusion, choice.scores, choice.rows, kept, choice.reason, chosen, base)
 
 
-def mixed(found: Found, spec: MemberSpec, member: Member, scores: Array, rows: Array, comparison: Comparison) -> Found:
+def mixed(
+    found: Found,
+    spec: MemberSpec,
+    member: Member,
+    scores: Array,
+    rows: Array,
+    comparison: Comparison,
+    *,
+    given: bool = False,
+) -> Found:
     """Mix in a model that was trained as a whole, with the weight that is best on the rows that it has not seen.
 
     Args:
@@ -116,16 +125,14 @@ def mixed(found: Found, spec: MemberSpec, member: Member, scores: Array, rows: A
         scores: its scores.
         rows: positions of the rows that they are of; all are among those that `found` was measured on.
         comparison: that decides.
+        given: whether the weight that it has is wanted, beside those of the others, and nothing is chosen.
     """
     before = found.scores[np.searchsorted(found.measured, rows)]
-    tried = {float(share): (1 - share) * before + share * scores for share in np.linspace(0, 1, 11)}
+    others = sum(spec.weight for spec, _ in found.members)
+    shares = [member.weight / (others + member.weight)] if given else np.linspace(0, 1, 11).tolist()
+    tried = {share: (1 - share) * before + share * scores for share in shares}
     share = min(tried, key=lambda share: comparison.badness(tried[share], rows))
-    gain = comparison.worse(before, tried[share], rows)
-    value = comparison.metric.function(comparison.material.answers[rows], scores)
-    told = (
-        f"{member.name}: {comparison.metric.name} {value:.4f} on {len(rows):,} rows kept aside;"
-        f" its weight is {share:.1f}, which is better by {gain.value:.4f} ({gain.low:.4f} to {gain.high:.4f})"
-    )
+    told = _told(comparison, member.name, share, before, tried[share], rows)
     reason = f"{found.reason}; {told}"
     kept = {**found.comparison, "reason": reason}
     if share == 0:
@@ -142,6 +149,17 @@ def mixed(found: Found, spec: MemberSpec, member: Member, scores: Array, rows: A
         comparison=kept,
         reason=reason,
         members=chosen,
+    )
+
+
+def _told(comparison: Comparison, name: str, share: float, before: Array, after: Array, rows: Array) -> str:
+    kept = f"on the {len(rows):,} rows kept aside"
+    if share == 0:
+        return f"{name} makes it no better {kept}"
+    gain = comparison.worse(before, after, rows)
+    return (
+        f"{name} has a weight of {share:.1f}, with which {comparison.metric.name} {kept} is better by {gain.value:.4f}"
+        f" ({gain.low:.4f} to {gain.high:.4f})"
     )
 
 
@@ -183,13 +201,14 @@ def _why(best: Entry, leaders: int) -> str:
     return f"{best.name}: the best of {leaders} that were measured to the end; no mean of several is surely better"
 
 
-def _given(comparison: Comparison, weights: Sequence[float]) -> Choice:
+def _given(comparison: Comparison) -> Choice:
     """Return the candidates with the weights that they were given."""
-    rows, shares = comparison.leading_rows, dict(zip(map(id, comparison.entries), weights, strict=True))
-    known = comparison.leaders()
-    total = sum(shares[id(entry)] for entry, _ in known)
-    mean: Array = sum((shares[id(entry)] / total * scores for entry, scores in known), np.zeros(1))
-    return Choice(list(comparison.entries), list(weights), mean, rows, "as given")
+    entries, known = comparison.entries, comparison.leaders()
+    total = sum(entry.spec.weight for entry, _ in known)
+    mean: Array = sum((entry.spec.weight / total * scores for entry, scores in known), np.zeros(1))
+    every = sum(entry.spec.weight for entry in entries)
+    weights = [entry.spec.weight / every for entry in entries]
+    return Choice(list(entries), weights, mean, comparison.leading_rows, "as given")
 
 
 def _fitted(comparison: Comparison, entry: Entry, weight: float) -> Member:

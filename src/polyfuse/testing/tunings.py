@@ -133,9 +133,12 @@ def _check_restored(
 
 def _check_merged(tuning: Tuning, encoder: Encoder, plain: Encoder, tensors: Tensors, expected: Features) -> None:
     """Merge, last of all, for the encoder is another one then."""
+    before = weights_digest(encoder.state_dict())
     merged = tuning.merge(encoder)
     encoder.eval()
     same_features(encode(encoder, tensors), expected, f"after merge, which returned {merged}")
     if merged:
         names = encoder.state_dict().keys() ^ plain.state_dict().keys()
         assert not names, f"merge returned True, and the weights' names are not the plain model's: {sorted(names)[:3]}"
+    else:
+        assert weights_digest(encoder.state_dict()) == before, "merge returned False, and weights have changed"
