@@ -300,6 +300,6 @@ def test_what_was_trained_is_counted(text: dict[str, Any]) -> None:
     members = [{"combine": "linear"}, {"combine": "gated"}, {"combine": "concat", "tuned": True}]
     _, lines = of({"name": "ensemble", "members": members}, tuning={"text": "full"})
     assert lines["text encoder"]["trained"] == 0
-    tuned = lines["text encoder of concat, tuned"]
+    tuned = lines["text encoder of concat, trained as a whole"]
     assert tuned["trained"] == tuned["all"] == lines["text encoder"]["all"]
     assert {"fusion of gated", "head of gated", "table encoder of gated"} <= set(lines)

@@ -184,7 +184,7 @@ def _make_member(
 
 def member_name(spec: MemberSpec, schema: Schema) -> str:
     """Say what a member is, as comparisons call it."""
-    name = spec.combine.name + (", tuned" if spec.tuned else "")
+    name = spec.combine.name + (", trained as a whole" if spec.tuned else "")
     if spec.parts == ["words"]:
         name += " of words"
     elif spec.parts == ["features"]:
