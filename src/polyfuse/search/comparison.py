@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from polyfuse.core.compute import one_thread
 from polyfuse.core.progress import Bar, Silent
 from polyfuse.fusion import FUSIONS
 from polyfuse.learners import LEARNERS
@@ -30,7 +32,11 @@ from polyfuse.training.settings import TrainingSettings
 #: Fusions that go on after the first fold, the best ones.
 FINALISTS = 3
 _RESAMPLES = 400
+_FEW_ROWS = 20_000  # up to which learners compute with one thread
 _DEFAULTS = TrainingSettings()
+
+
+_UNKNOWN = Interval(math.nan, math.nan, math.nan)
 
 
 @dataclass
@@ -44,6 +50,7 @@ class Entry:
         seconds: of learning and scoring.
         note: why it went no further; empty for one that was measured in all folds.
         learner: with its hyperparameters chosen.
+        interval: the deciding metric on the rows that it was measured on.
     """
 
     spec: MemberSpec
@@ -52,6 +59,7 @@ class Entry:
     seconds: float = 0.0
     note: str = ""
     learner: Learner | None = None
+    interval: Interval = _UNKNOWN
 
     @property
     def folds(self) -> int:
@@ -165,15 +173,14 @@ class Comparison:
             return Interval(-found.value, -found.high, -found.low)
         return found
 
-    def interval(self, entry: Entry) -> Interval:
-        """Return the deciding metric of a candidate, on the rows that it was measured on."""
+    def _interval(self, entry: Entry) -> Interval:
         rows, scores = entry.measured()
         name = self.metric.name
         return bootstrap([name], self.material.answers[rows], scores, resamples=_RESAMPLES)[name]
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return headings and lines, the best first, to be shown."""
-        found = [(entry, self.interval(entry)) for entry in self.entries if entry.folds]
+        found = [(entry, entry.interval) for entry in self.entries if entry.folds]
         sign = -1 if self.metric.greater_is_better else 1
         found.sort(key=lambda pair: (-pair[0].folds, sign * pair[1].value))
         lines = [
@@ -192,6 +199,16 @@ class Comparison:
 
     def fit(self, spec: MemberSpec, rows: Array, learner: Learner | None = None) -> FusionModel | Learner | None:
         """Return a candidate fitted on some rows; None when there was no time to end it."""
+        with self._threads(spec):
+            return self._fit(spec, rows, learner)
+
+    def _threads(self, spec: MemberSpec) -> AbstractContextManager[None]:
+        """Return the context in which a candidate is fitted."""
+        small = len(self.material) <= _FEW_ROWS or spec.combine.name in FUSIONS
+        pooled = spec.combine.name in LEARNERS or _reads(spec) == "pooled"
+        return one_thread() if small and pooled and self.material.device.type == "cpu" else nullcontext()
+
+    def _fit(self, spec: MemberSpec, rows: Array, learner: Learner | None) -> FusionModel | Learner | None:
         if spec.combine.name in FUSIONS:
             return self._fit_fusion(spec, rows)
         assert learner is not None
@@ -213,9 +230,10 @@ class Comparison:
             entry.note = "nothing to read"
             return
         bar.advance(0, entry.name)
-        if spec.combine.name in LEARNERS and entry.learner is None:
-            entry.learner = self._chosen(spec, learning, held)
-        model = self.fit(spec, learning, entry.learner)
+        with self._threads(spec):
+            if spec.combine.name in LEARNERS and entry.learner is None:
+                entry.learner = self._chosen(spec, learning, held)
+            model = self._fit(spec, learning, entry.learner)
         if model is None:
             entry.note = "took too long" if not self.stopped else "stopped"
             return
@@ -223,6 +241,7 @@ class Comparison:
         if np.isfinite(scores).all():
             entry.parts.append((held, scores))
             entry.seconds += time.monotonic() - begun
+            entry.interval = self._interval(entry)
         else:
             entry.note = "its scores are not finite"
         bar.advance(1)

@@ -241,7 +241,7 @@ def _kept(comparison: Comparison, choice: Choice) -> dict[str, Any]:
     shares = {id(entry): weight for entry, weight in zip(choice.entries, choice.weights, strict=True)}
     lines = []
     for entry in comparison.entries:
-        at = comparison.interval(entry) if entry.folds else None
+        at = entry.interval if entry.folds else None
         lines.append(
             {
                 "candidate": entry.name,
