@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from polyfuse.core.compute import one_thread
 from polyfuse.core.progress import Bar, Silent
+from polyfuse.core.threads import one_thread
 from polyfuse.fusion import FUSIONS
 from polyfuse.learners import LEARNERS
 from polyfuse.learners.learner import Array, Learner

@@ -22,7 +22,7 @@ from polyfuse.learners.learner import Array, Design
 _CHUNK = 256
 Reads: TypeAlias = Literal["pooled", "short", "all"]
 #: Tokens of a modality that candidates read at most; where there are more, neighbours are averaged.
-TOKENS = 16
+TOKENS = 8
 
 
 class FeatureSource:

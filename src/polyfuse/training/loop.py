@@ -111,6 +111,7 @@ class Trainer:
         self._tunings = tuple(tunings)
         rates = {weight: rate for encoder, tuning in tunings for weight, rate in tuning.rates(encoder).items()}
         self._optimizer = make_optimizer(model, rates, settings)
+        self._trained = list(trained_parameters(model))
         for group in self._optimizer.param_groups:
             group["base"] = group["lr"]
         self._batches = math.ceil(len(training) / settings.batch_size)
@@ -214,7 +215,7 @@ class Trainer:
         factor = schedule(self._state.updates, self.settings.epochs * self._updates_per_epoch, self.settings)
         for group in self._optimizer.param_groups:
             group["lr"] = group["base"] * factor
-        self.accelerator.clip_grad_norm_(trained_parameters(self.model), self.settings.clip)
+        self.accelerator.clip_grad_norm_(self._trained, self.settings.clip)
         self._optimizer.step()
         self._state.updates += 1
         for encoder, tuning in self._tunings:
