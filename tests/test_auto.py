@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 import polyfuse as pf
 from polyfuse.core.errors import InputError, RecipeError
+from polyfuse.core.progress import Silent
 from polyfuse.ensemble import Ensemble
 from polyfuse.fusion import FUSIONS
 from polyfuse.learners import LEARNERS
@@ -303,3 +304,37 @@ def test_what_was_trained_is_counted(text: dict[str, Any]) -> None:
     tuned = lines["text encoder of concat, trained as a whole"]
     assert tuned["trained"] == tuned["all"] == lines["text encoder"]["all"]
     assert {"fusion of gated", "head of gated", "table encoder of gated"} <= set(lines)
+
+
+@pytest.mark.parametrize("fusion", ["auto", "concat"])
+def test_where_encoders_take_too_long_a_sample_is_used(
+    text: dict[str, Any], fusion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("found", "whole"):
+        monkeypatch.setattr(f"polyfuse.fitting.{module}.encoding_seconds", lambda *_: 1000.0)
+    settings = {"modalities": text, "training": {"epochs": 2, "time_limit": 400}}
+    way = {"name": "auto", "candidates": ["linear"]} if fusion == "auto" else fusion
+    predictor = pf.Predictor("label", fusion=way, **settings).fit(notes(600), progress=False)
+    training = predictor.metrics["training"]
+    assert 100 <= training["rows"] <= 125
+    assert any("there was no time to encode more" in note for note in training["notes"])
+    measured = predictor.metrics["validation"]["rows"]
+    assert measured <= training["rows"]
+
+
+def test_how_long_encoders_take_is_measured_on_a_few_rows(text: dict[str, Any]) -> None:
+    class Noted(Silent):
+        said: ClassVar[list[str]] = []
+
+        def say(self, text: str) -> None:
+            self.said.append(text)
+
+    fusion = {"name": "auto", "candidates": ["linear"]}
+    pf.Predictor("label", modalities=text, fusion=fusion).fit(notes(300, seed=33), progress=Noted())
+    assert "s for the encoders (measured on a few rows), then at most 20 s to compare 1 ways" in Noted.said[0]
+
+
+def test_when_no_candidate_comes_to_an_end_the_best_begun_one_is_taken(text: dict[str, Any]) -> None:
+    fusion = {"name": "auto", "candidates": ["gated", "concat"], "seconds": 1e-3}
+    predictor = pf.Predictor("label", modalities=text, fusion=fusion).fit(notes(80), progress=False)
+    assert set(predictor.predict(notes(10))) <= {"yes", "no"}

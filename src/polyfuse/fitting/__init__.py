@@ -54,7 +54,7 @@ def fit(
         whole, recipe = fit_better(job, plan.recipe, job.metric)
     measured = whole.rows.subset(whole.held.tolist())
     seconds = time.monotonic() - begun
-    return Fitted(recipe, whole.built, rows, measured, whole.scores, seconds, whole.outcome)
+    return Fitted(recipe, whole.built, whole.learned, measured, whole.scores, seconds, whole.outcome)
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, str | float | bool]:

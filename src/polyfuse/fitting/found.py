@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ from polyfuse.core.errors import InputError
 from polyfuse.data.batches import Source
 from polyfuse.data.splits import folds as deal
 from polyfuse.ensemble import Ensemble, Member, is_table
+from polyfuse.fitting.estimate import encoding_seconds, in_time
 from polyfuse.fitting.job import Job
 from polyfuse.fitting.plan import Fitted
 from polyfuse.fitting.sources import pooled_sources
@@ -66,9 +68,12 @@ def fit_found(job: Job) -> Fitted:
     pretrained encoders, a model is trained as a whole too, and takes part with the weight that is best on those rows.
     """
     recipe, schema = job.plan.recipe, job.plan.schema
-    alone = replace(job, other=None)
     encoders = make_encoders(recipe, schema, resting=True)
     settings = _settings(job, encoders)
+    seconds = encoding_seconds(job, {n: e for n, e in encoders.by_modality.items() if e.backbone is not None})
+    job.progress.say(_about(job, settings, seconds))
+    job = in_time(job, seconds)
+    alone = replace(job, other=None)
     whole, recipe = _learn(alone, encoders)
     comparison = _comparison(job, recipe, encoders, settings)
     found = find(
@@ -104,6 +109,19 @@ def fit_found(job: Job) -> Fitted:
         time.monotonic() - job.begun,
         comparison=found.comparison,
     )
+
+
+def _about(job: Job, settings: Settings, seconds: float) -> str:
+    """Say what will be done, and about how long it will take."""
+    count = len(settings.specs)
+    if settings.given:
+        return f"about {seconds:.0f} s for the encoders, then {count} models are fitted"
+    most = settings.way.seconds or max(_LEAST_SECONDS, seconds / 2)
+    told = (
+        f"about {seconds:.0f} s for the encoders (measured on a few rows), then at most {most:.0f} s to compare {count}"
+    )
+    limit = "" if math.isinf(job.deadline) else f"; done within {job.remaining():.0f} s"
+    return f"{told} ways to combine on {len(job.rows):,} rows{limit}"
 
 
 def _with(recipe: Recipe, fusion: Component) -> Recipe:

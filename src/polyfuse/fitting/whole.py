@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from polyfuse.data.augmentation import build_augmentations, default_augmentation
 from polyfuse.data.augmentation.source import AugmentedSource
 from polyfuse.data.batches import Batches, Source
 from polyfuse.data.rows import Rows
+from polyfuse.fitting.estimate import encoding_seconds, in_time
 from polyfuse.fitting.job import Job
 from polyfuse.fitting.sources import sources_of
 from polyfuse.learners.learner import Array
@@ -30,6 +31,7 @@ class Whole:
     Attributes:
         built: with its best weights.
         outcome: how the training went.
+        learned: rows that were learned from and split.
         rows: the table of the rows that decided which weights were kept.
         held: positions of those rows.
         scores: of those rows.
@@ -37,6 +39,7 @@ class Whole:
 
     built: Built
     outcome: Outcome
+    learned: Rows
     rows: Rows
     held: Array
     scores: Array
@@ -64,6 +67,7 @@ def fit_better(job: Job, recipe: Recipe, metric: Metric, *, deadline: float | No
     end = job.deadline if deadline is None else deadline
     if not chosen or whole.outcome.reason in ("interrupted", "time limit") or time.monotonic() + needed > end:
         return whole, plain
+    job = replace(job, rows=whole.learned)
     augmented = recipe.model_copy(update={"augmentation": chosen})
     other = fit_whole(job, augmented, deadline=deadline, stage="augmented")
     return (other, augmented) if _better(metric, job, other, whole) else (whole, plain)
@@ -84,6 +88,11 @@ def fit_whole(job: Job, recipe: Recipe, *, deadline: float | None = None, stage:
         torch.manual_seed(settings.seed)
         built = build(recipe, job.plan.schema, device)
         assert isinstance(built.model, FusionModel)
+        resting = {name: part for name, part in built.cached.items() if part is built.model.encoder(name)}
+        if job.deadline < math.inf:
+            some = {name: part for name, part in resting.items() if part.backbone is not None}
+            job = in_time(job, encoding_seconds(job, some))
+            rows = job.rows
         sources = sources_of(built, rows, job.cache, device, job.progress)
         target = built.model.head.encode(rows.answers)
         if job.other is None:
@@ -109,7 +118,7 @@ def fit_whole(job: Job, recipe: Recipe, *, deadline: float | None = None, stage:
             deadline=None if math.isinf(deadline) else deadline,
         )
         outcome = trainer.run(resume=job.resume)
-    return Whole(built, outcome, job.other or rows, held, scored(built.model, validation, device)[1])
+    return Whole(built, outcome, rows, job.other or rows, held, scored(built.model, validation, device)[1])
 
 
 def augmented(

@@ -156,7 +156,8 @@ class Comparison:
             rows, scores = entry.measured(1)
             return self.badness(scores, rows), -entry.folds
 
-        return min((entry for entry in self.entries if entry.folds and not entry.note), key=order)
+        measured = [entry for entry in self.entries if entry.folds]
+        return min([entry for entry in measured if not entry.note] or measured, key=order)
 
     def badness(self, scores: Array, rows: Array) -> float:
         """Return the deciding metric of scores of some rows, less being better."""
@@ -286,7 +287,9 @@ class Comparison:
             ).run()
         if outcome.reason == "interrupted":
             self.stop()
-        return model if outcome.reason == "all epochs done" else None
+        # Something has to come out: what was begun counts as long as nothing else does.
+        done = outcome.reason == "all epochs done" or not any(entry.folds for entry in self.entries)
+        return model if done else None
 
     def _drop(self, learners: Sequence[Entry], fusions: Sequence[Entry]) -> None:
         """Mark the fusions that are behind the best beyond chance in the first fold, or beyond the best few."""

@@ -52,7 +52,7 @@ class TrainingSettings(Strict):
             that has it.
         seed: of everything random.
         time_limit: seconds, or "90s", "5m", "1h", after which training stops and the best weights so far come out.
-            What goes before, reading and encoding with frozen encoders, counts, but is not cut short.
+            Where frozen encoders would need more than half of it, a sample of the rows is used.
         checkpoint_every: updates between two checkpoints; one is also written after each epoch.
         trackers: where curves go.
     """

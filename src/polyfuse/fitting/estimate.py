@@ -1,0 +1,79 @@
+"""How long the encoders will take, measured on a few rows; and how many rows there is time for."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from polyfuse.core.contract import Encoder
+from polyfuse.data.rows import Rows
+from polyfuse.data.splits import split
+from polyfuse.fitting.job import Job
+from polyfuse.learners.learner import Array
+from polyfuse.recipe.building import precision_of
+
+_WARM, _SAMPLE = 8, 48
+_SHARE = 0.5  # of the time limit that encoders may take
+_LEAST_ROWS = 100
+
+
+def encoding_seconds(job: Job, encoders: Mapping[str, Encoder]) -> float:
+    """Return about how long encoders at rest need for all rows. encoders: by modality, those with a backbone.
+
+    A few rows are encoded, some to warm up and some to measure; what the cache holds already costs next to nothing, and
+    what is encoded here is kept there.
+    """
+    rows = job.rows
+    order = np.random.default_rng(0).permutation(len(rows))
+    if len(rows) < 4 * (_WARM + _SAMPLE):
+        return 0.0
+    return len(rows) * sum(
+        _measure(job, encoders, name, [order[:_WARM], order[_WARM : _WARM + _SAMPLE]]) for name in encoders
+    )
+
+
+def in_time(job: Job, seconds: float) -> Job:
+    """Return the job with as many rows as there is time to encode. seconds: that encoders need for all rows."""
+    rows = rows_in_time(job, seconds)
+    return job if rows is job.rows else replace(job, rows=rows)
+
+
+def rows_in_time(job: Job, seconds: float) -> Rows:
+    """Return the rows that there is time for: all, or a sample alike in its answers.
+
+    Args:
+        job: with its time limit.
+        seconds: that the encoders need for all rows.
+    """
+    rows, allowed = job.rows, _SHARE * job.remaining()
+    if math.isinf(allowed) or seconds <= allowed:
+        return rows
+    count = min(len(rows), max(_LEAST_ROWS, round(len(rows) * max(allowed, 0.0) / seconds)))
+    if count >= 0.95 * len(rows):
+        return rows
+    _, chosen = split(rows.answers, job.plan.schema.target.task, share=count / len(rows), seed=0, groups=job.groups)
+    some = rows.subset(chosen.tolist())
+    some.notes = [*rows.notes, f"{len(some):,} of {len(rows):,} rows were used: there was no time to encode more"]
+    job.progress.say(some.notes[-1])
+    return some
+
+
+def _measure(job: Job, encoders: Mapping[str, Encoder], name: str, samples: list[Array]) -> float:
+    """Return the seconds that a row takes."""
+    seconds = 0.0
+    for sample in samples:
+        begun = time.monotonic()
+        job.cache.source(
+            encoders[name],
+            job.rows.subset(sample.tolist()),
+            name,
+            tokens=False,
+            device=job.accelerator.device,
+            precision=precision_of(job.plan.recipe, job.accelerator.device),
+        )
+        seconds = (time.monotonic() - begun) / len(sample)
+    return seconds
