@@ -72,12 +72,13 @@ class _RichBar:
     def table(self, headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
         """Show a table above the bar."""
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading in headings:
             table.add_column(heading, overflow="fold")
         for line in lines:
-            table.add_row(*line)
+            table.add_row(*map(Text, line))
         self._shown.table = table
 
 
