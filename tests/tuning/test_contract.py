@@ -19,7 +19,7 @@ from polyfuse.data.schema import Column
 from polyfuse.encoders import ENCODERS
 from polyfuse.recipe import read_recipe
 from polyfuse.testing import check_tuning
-from polyfuse.tuning import TUNINGS
+from polyfuse.tuning import TUNINGS, methods
 from polyfuse.tuning.methods import method_names
 
 Find = Callable[[str], str]
@@ -123,6 +123,9 @@ def test_what_does_not_go_with_an_encoder_says_why(name: str) -> None:
 def test_methods_go_by_peft_s_own_names() -> None:
     assert TUNINGS["loha"] is TUNINGS["LOHA"]
     assert TUNINGS["LORA"] is TUNINGS["lora"]
+    assert TUNINGS["loha"] is methods.LOHA
+    for unknown in ("pytest_plugins", "NOTHING", "__path__"):
+        assert not hasattr(methods, unknown)
     assert list(TUNINGS) == sorted(OPTIONS.keys() & set(TUNINGS) | {"adapter", "bias", "frozen", "full", "ia3"})
     with pytest.raises(InputError, match=r"tunings: there is no 'lohaa'; did you mean 'loha'\?"):
         TUNINGS.options("lohaa")

@@ -1,6 +1,6 @@
 """The other methods of peft, each by peft's own name, with the options of peft's own configuration.
 
-Their classes are made when they are asked for: `methods.loha`.
+Their classes are made when they are asked for: `methods.LOHA`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from typing import Any, ClassVar, get_type_hints
 
@@ -17,7 +17,7 @@ from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapt
 from torch import nn
 
 from polyfuse.core.contract import Encoder
-from polyfuse.core.errors import InputError, nearest
+from polyfuse.core.errors import InputError
 from polyfuse.core.options import Rate
 from polyfuse.core.weights import base_weights
 from polyfuse.layers.anatomy import resting
@@ -107,9 +107,10 @@ def method_names() -> list[str]:
 
 
 def __getattr__(name: str) -> type[MethodTuning]:
-    if name.startswith("_"):
-        raise AttributeError(name)
-    return _make(name.upper())
+    # First what needs no peft to be told: Python and its tools ask modules for all kinds of names.
+    if name.startswith("_") or not name.isupper() or name not in method_names():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _make(name)
 
 
 @cache
@@ -117,7 +118,7 @@ def _make(name: str) -> type[MethodTuning]:
     """Make the class of a method: its options are the fields of peft's configuration.
 
     Raises:
-        InputError: there is no such method, or none that works on an encoder.
+        InputError: it does not work on an encoder, or goes by another name here.
     """
     if name in _OWN:
         raise InputError(f"tuning: peft's {name} is  {_OWN[name]}  here")
@@ -163,10 +164,7 @@ def _fits(hint: Any, default: Any) -> bool:
 def _config_class(name: str) -> Any:
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    known: Mapping[str, Any] = {kind.value: made for kind, made in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
-    if name not in known:
-        raise InputError(f"tuning: this peft has no method {name!r}; {nearest(name, known)}")
-    return known[name]
+    return {kind.value: made for kind, made in PEFT_TYPE_TO_CONFIG_MAPPING.items()}[name]
 
 
 def _norms(encoder: Encoder) -> list[str]:
