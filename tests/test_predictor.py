@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import polyfuse as pf
 import tiny
+from cli_runner import polyfuse
 from polyfuse.core.errors import ArtifactError, DataError, InputError, PolyfuseError, RecipeError
 from polyfuse.training.cache import FeatureCache
 
@@ -329,3 +330,31 @@ def test_wrong_calls_are_told(fitted: pf.Predictor, tmp_path: Path) -> None:
         fitted.save(tmp_path / "mine" / "thesis.txt")
     with pytest.raises(InputError, match="cannot be written"):
         fitted.save(tmp_path / "mine" / "thesis.txt" / "run")
+
+
+@pytest.mark.parametrize("tuning", ["lora", "ia3", "last", "bias"])
+def test_merged_it_answers_alike(recipe: dict[str, object], tmp_path: Path, tuning: str) -> None:
+    settings = {"modalities": {"text": recipe["modalities"]["text"]}, "training": {"epochs": 2}}  # type: ignore[index]
+    predictor = pf.Predictor("label", fusion="concat", tuning={"text": tuning}, **settings)
+    predictor.fit(mixed(60), progress=False)
+    test = mixed(20, seed=6)
+    expected = predictor.predict_proba(test)
+    predictor.save(tmp_path / "run")
+    out, _ = polyfuse("merge", "run", "--out", "merged", cwd=tmp_path)
+    assert out == ""
+    merged = pf.load(tmp_path / "merged")
+    pd.testing.assert_frame_equal(merged.predict_proba(test), expected, atol=1e-4)
+    assert merged.recipe.as_data()["tuning"] == {"text": "full"}
+    assert not (tmp_path / "merged" / "encoders" / "0" / "adapter").exists()
+    encoder = merged.model.encoder("text")
+    assert not any("lora" in name or "ia3" in name for name, _ in encoder.named_parameters())
+
+
+def test_what_cannot_be_merged_is_told(recipe: dict[str, object]) -> None:
+    settings = {"modalities": {"text": recipe["modalities"]["text"]}, "training": {"epochs": 1}}  # type: ignore[index]
+    adapted = pf.Predictor("label", fusion="concat", tuning={"text": "adapter"}, **settings)
+    with pytest.raises(InputError, match="cannot be folded"):
+        adapted.fit(mixed(60), progress=False).merge()
+    several = pf.Predictor("label", fusion="linear", **settings).fit(mixed(60), progress=False)
+    with pytest.raises(InputError, match="ensemble"):
+        several.merge()

@@ -175,6 +175,22 @@ def recipe(
 
 
 @app.command()
+def merge(
+    run: Run,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to save the merged artifact.", show_default=False)],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an artifact at OUT.")] = False,
+) -> None:
+    """Fold what a tuning such as lora added into the encoders: the same answers, in less time.
+
+    Example:  polyfuse merge runs/price --out runs/price-merged
+    """
+    from polyfuse.predictor import load
+
+    load(run).merge().save(out, overwrite=overwrite)
+    typer.echo(f"saved {out}", err=True)
+
+
+@app.command()
 def info(
     run: Annotated[
         Path | None, typer.Argument(help="An artifact, to tell about it instead.", show_default=False)
