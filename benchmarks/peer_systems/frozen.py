@@ -35,7 +35,7 @@ class Frozen(System):
         job, folder, table = self.job, Path(self.job.folder), pd.read_csv(self.job.train)
         self._read(job.encoder)
         rows = self._rows(table)
-        dims = [name for name in rows if name.startswith("text ")]
+        dims = [name for name in map(str, rows) if name.startswith("text ")]
         columns = ColumnTransformer([*floors.column_steps(job), ("text", StandardScaler(), dims)])
         model = make_pipeline(columns, floors.linear(job, 0.03)).fit(rows, floors.answers(table, job))
         self.encoder.save_pretrained(folder / "encoder")

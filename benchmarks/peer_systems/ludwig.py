@@ -29,6 +29,7 @@ class Ludwig(System):
 
         self.kind = LudwigModel
         self.notes += [note] if note else []
+        self.notes.append("with its embeddings cached for the training, it reads the encoder anew at every prediction")
 
     def fit(self) -> None:
         import pandas as pd

@@ -39,23 +39,24 @@ class Measured:
 
 @dataclass(frozen=True)
 class Figure:
-    """One column of the costs: how it is read, and whether more of it is better."""
+    """One column of the costs: how it is read, its unit, and whether more of it is better."""
 
     label: str
+    unit: str
     more_is_better: bool = False
 
 
 FIGURES = {
-    "fit_wall": Figure("fit, wall s"),
-    "fit_cpu": Figure("fit, CPU s"),
-    "row": Figure("one row, p50 ms"),
-    "rate": Figure("rows a second", more_is_better=True),
-    "import": Figure("import s"),
-    "cold": Figure("cold start s"),
-    "fit_peak": Figure("peak memory, fit MB"),
-    "answer_peak": Figure("peak memory, answers MB"),
-    "model": Figure("saved model MB"),
-    "packages": Figure("installed MB"),
+    "fit_wall": Figure("fit, wall", "s"),
+    "fit_cpu": Figure("fit, CPU", "s"),
+    "row": Figure("one row, p50", "ms"),
+    "rate": Figure("rows", "a second", more_is_better=True),
+    "import": Figure("import", "s"),
+    "cold": Figure("cold start", "s"),
+    "fit_peak": Figure("peak memory of the fit", "MB"),
+    "answer_peak": Figure("peak memory of answers", "MB"),
+    "model": Figure("saved model", "MB"),
+    "packages": Figure("installed", "MB"),
 }
 
 
@@ -86,22 +87,20 @@ def show_systems(systems: Mapping[str, Measured]) -> None:
         count = fit["packages"]["count"] if system.own else ""
         keys = ("version", "python", "torch", "threads", "capability")
         rows.append([system.title, *(about.get(key, "") for key in keys), count])
-        notes += [f"- {system.title}: {note}" for note in fit["notes"]]
+        told = [*fit["notes"], *next(iter(system.answers.values())).said["notes"]]
+        notes += [f"- {system.title}: {note}" for note in dict.fromkeys(told)]
     show(["system", "version", "Python", "torch", "threads", "CPU capability", "packages"], rows)
     if notes:
         print("\n".join(notes), end="\n\n")
 
 
-def show_quality(systems: Mapping[str, Measured], y_true: np.ndarray, metrics: Sequence[str], beside: str) -> None:
-    """Print metrics with their intervals, and differences in the leading one to another system."""
+def show_quality(systems: Mapping[str, Measured], y_true: np.ndarray, metrics: Sequence[str]) -> None:
+    """Print metrics with their intervals."""
     first = METRICS[metrics[0]].label
     headings = ["system", "seeds"]
     for name in metrics:
         headings += [METRICS[name].label, "95 %"]
     headings.append(f"{first}, least to greatest seed")
-    other = systems.get(beside)
-    if other is not None:
-        headings.append(f"{first}, minus that of {other.title}")
     rows = []
     for system in systems.values():
         found = quality.measured(y_true, system.scores, metrics)
@@ -110,11 +109,21 @@ def show_quality(systems: Mapping[str, Measured], y_true: np.ndarray, metrics: S
         for name in metrics:
             row += [f"{found[name].value:.4f}", _bounds(found[name])]
         row.append(f"{least:.4f} to {most:.4f}" if len(system.scores) > 1 else "")
-        if other is not None:
-            apart = quality.difference(y_true, system.scores, other.scores, metrics[0])
-            row.append("" if system is other else f"{apart.value:+.4f} ({_bounds(apart)})")
         rows.append(row)
     show(headings, rows)
+
+
+def show_differences(systems: Mapping[str, Measured], y_true: np.ndarray, metrics: Sequence[str], beside: str) -> None:
+    """Print by how much metrics differ from another system's on the same rows."""
+    if beside not in systems:
+        return
+    other, rows = systems[beside], []
+    for name, system in systems.items():
+        if name != beside:
+            apart = [quality.difference(y_true, system.scores, other.scores, metric) for metric in metrics]
+            rows.append([system.title, *(f"{found.value:+.4f} ({_bounds(found)})" for found in apart)])
+    print(f"Minus {other.title}, on the same rows, with 95 % intervals\n")
+    show(["system", *(METRICS[name].label for name in metrics)], rows)
 
 
 def show_costs(systems: Mapping[str, Measured], rows: int) -> None:
@@ -122,7 +131,7 @@ def show_costs(systems: Mapping[str, Measured], rows: int) -> None:
     for system in systems.values():
         found = figures(system, rows)
         table.append([system.title, *(_short(found[name]) if name in found else "" for name in FIGURES)])
-    show(["system", *(figure.label for figure in FIGURES.values())], table)
+    show(["system", *(f"{figure.label} {figure.unit}" for figure in FIGURES.values())], table)
 
 
 def show_ratios(systems: Mapping[str, Measured], beside: str, rows: int) -> None:
@@ -136,7 +145,7 @@ def show_ratios(systems: Mapping[str, Measured], beside: str, rows: int) -> None
         if name != beside:
             found = figures(system, rows)
             table.append([system.title, *(_short(times(found, other, key)) for key in FIGURES)])
-    show(["system", *(figure.label.rsplit(" ", 1)[0] for figure in FIGURES.values())], table)
+    show(["system", *(figure.label for figure in FIGURES.values())], table)
 
 
 def times(found: Mapping[str, float], other: Mapping[str, float], name: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 #: Operators that torchvision's Python part names on import, whether or not its compiled part could be loaded.
 _NAMED = ("nms", "qnms")
@@ -20,14 +21,16 @@ def declare_operators() -> str:
     """
     import torch
 
+    operators: Any = torch.ops
+    libraries: Any = torch.library
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
         return ""
     try:
         for library in Path(spec.origin).parent.glob("_C*.so"):
-            torch.ops.load_library(str(library))
+            operators.load_library(str(library))
     except OSError:
-        names = torch.library.Library("torchvision", "FRAGMENT")
+        names = libraries.Library("torchvision", "FRAGMENT")
         for name in _NAMED:
             names.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _KEPT.append(names)

@@ -15,7 +15,7 @@ import sys
 import sysconfig
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,10 @@ class System(ABC):
     def scores(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return probabilities, a column for each class; of a regression the numbers, in one column."""
 
+    def further(self, table: pd.DataFrame) -> list[str]:
+        """Return what else a reader must know; asked for once everything is measured."""
+        return []
+
 
 def main(kind: type[System]) -> None:
     """Do what the command line says, and print what it took; what libraries print goes to standard error."""
@@ -66,7 +70,7 @@ def main(kind: type[System]) -> None:
     os.dup2(2, 1)
     system = kind(Job.read(Path(path)))
     found = _fit(system) if what == "fit" else _answer(system)
-    found |= {"peak_bytes": _peak(), "about": _about(system), "notes": system.notes}
+    found |= {"about": _about(system), "notes": system.notes}
     answer.write(json.dumps(found) + "\n")
     answer.close()
 
@@ -77,8 +81,8 @@ def _fit(system: System) -> dict[str, Any]:
     imported, cpu = time.perf_counter(), _cpu()
     system.fit()
     took = {"fit_wall_s": time.perf_counter() - imported, "fit_cpu_s": _cpu() - cpu}
-    model = size(Path(system.job.folder))
-    return {"import_s": imported - begun, **took, "model_bytes": model, "packages": _packages()}
+    sizes = {"peak_bytes": _peak(), "model_bytes": size(Path(system.job.folder)), "packages": _packages()}
+    return {"import_s": imported - begun, **took, **sizes}
 
 
 def _answer(system: System) -> dict[str, Any]:
@@ -91,11 +95,13 @@ def _answer(system: System) -> dict[str, Any]:
     asked = time.perf_counter()
     system.scores(table.iloc[[0]])
     answered_at, first = time.time(), time.perf_counter()
-    singles = [_seconds(system, table.iloc[[row]]) for row in _spread(len(table))]
+    singles = [seconds(system.scores, table.iloc[[row]]) for row in spread(len(table))]
     begun_all = time.perf_counter()
     scores = system.scores(table)
     all_rows = time.perf_counter() - begun_all
     scores.to_csv(system.job.scores, index=False)
+    peak = _peak()
+    system.notes += system.further(table)
     return {
         "import_s": imported - begun,
         "load_s": loaded - imported,
@@ -104,6 +110,7 @@ def _answer(system: System) -> dict[str, Any]:
         "row_s": statistics.median(singles),
         "slowest_row_s": max(singles),
         "all_rows_s": all_rows,
+        "peak_bytes": peak,
     }
 
 
@@ -126,15 +133,16 @@ def _questions(job: Job) -> pd.DataFrame:
     return pd.read_csv(job.test).drop(columns=job.target)
 
 
-def _spread(rows: int) -> Sequence[int]:
-    """Return up to SINGLES different rows, without the first, spread over the table."""
-    count = min(SINGLES, max(1, rows - 1))
+def spread(rows: int, most: int = SINGLES) -> Sequence[int]:
+    """Return at most so many different rows, without the first, spread over the table."""
+    count = min(most, max(1, rows - 1))
     return sorted({rows - 1 - index * rows // count for index in range(count)})
 
 
-def _seconds(system: System, table: pd.DataFrame) -> float:
+def seconds(ask: Callable[[pd.DataFrame], object], table: pd.DataFrame) -> float:
+    """Return how long an answer takes."""
     begun = time.perf_counter()
-    system.scores(table)
+    ask(table)
     return time.perf_counter() - begun
 
 
