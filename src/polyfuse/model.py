@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from polyfuse.core.compute import Precision, autocast
+from polyfuse.core.compute import Precision, computing, in_torch
 from polyfuse.core.contract import HIDDEN, Encoder, Fusion, Head
 from polyfuse.core.types import Features, Inputs, Tensors
 
@@ -69,7 +69,8 @@ class Model(nn.Module, ABC):
         if isinstance(value, Features):
             return value
         encoder = self.encoder(modality)
-        with autocast(present.device, self.precision if encoder.backbone is not None else "float32"):
+        way = in_torch(encoder.way, present.device) if encoder.way is not None else self.precision
+        with computing(present.device, way if encoder.backbone is not None else "float32"):
             encoded = _encode_present(encoder, value, present[:, self.modalities.index(modality)])
         return Features(encoded.tokens.float(), encoded.mask, encoded.pooled.float())
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 from torch import Tensor, nn
 
+from polyfuse.core.compute import Way
 from polyfuse.core.types import Features, Tensors
 
 #: In a batch, the name of the tokens that `Encoder.lower` gave, from which `Encoder.resume` goes on.
@@ -33,12 +34,14 @@ class Encoder(nn.Module, ABC):
         dim: width of its tokens.
         backbone: the pretrained transformers model inside, if there is one. Tunings act on it, and an artifact
             stores it in its own format beside the other weights.
+        way: how the backbone is run while it rests; None as the model says.
     """
 
     reads: ClassVar[frozenset[str]]
     continuous: ClassVar[Mapping[str, tuple[float, float]]] = {}
     dim: int
     backbone: nn.Module | None
+    way: Way | None = None
 
     def __init__(self) -> None:
         super().__init__()

@@ -127,7 +127,10 @@ class TransformerEncoder(PretrainedEncoder):
 
     def _normed(self, states: Sequence[Tensor]) -> Tensor:
         """Return the sum of hidden states (batch, n, dim), each normalised."""
-        return torch.stack([F.layer_norm(state.float(), (self.dim,)) for state in states]).sum(0)
+        total = F.layer_norm(states[0].float(), (self.dim,))
+        for state in states[1:]:  # one after the other: side by side they would be copied once more
+            total = total + F.layer_norm(state.float(), (self.dim,))
+        return total
 
     def _pooled(self, tokens: Tensor, mask: Tensor) -> Features:
         if self.pooling == "mean":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from polyfuse.fitting.plan import Fitted, Plan, make_plan, weights_trained
 from polyfuse.fitting.sources import cached_sources
 from polyfuse.fitting.whole import fit_better
 from polyfuse.fusion import FUSIONS
+from polyfuse.recipe.building import with_ways
 from polyfuse.training.tracking import make_accelerator, tracking
 
 __all__ = ["Fitted", "Plan", "cached_sources", "fit", "make_plan", "weights_trained"]
@@ -50,10 +52,12 @@ def fit(
     with tracking(accelerator, logs, "polyfuse", _flat(plan.recipe.as_data())) as log:
         job = Job(plan, rows, other, accelerator, work, resume, log, progress, begun)
         if plan.recipe.fusion.name not in FUSIONS:
-            return fit_found(job)
+            found = fit_found(job)
+            return replace(found, recipe=with_ways(found.recipe, found.built.model))
         whole, recipe = fit_better(job, plan.recipe, job.metric)
     measured = whole.rows.subset(whole.held.tolist())
     seconds = time.monotonic() - begun
+    recipe = with_ways(recipe, whole.built.model)
     return Fitted(recipe, whole.built, whole.learned, measured, whole.scores, seconds, whole.outcome)
 
 

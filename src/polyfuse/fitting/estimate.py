@@ -14,7 +14,6 @@ from polyfuse.data.rows import Rows
 from polyfuse.data.splits import split
 from polyfuse.fitting.job import Job
 from polyfuse.learners.learner import Array
-from polyfuse.recipe.building import precision_of
 
 _WARM, _SAMPLE = 8, 48
 _SHARE = 0.5  # of the time limit that encoders may take
@@ -73,7 +72,7 @@ def _measure(job: Job, encoders: Mapping[str, Encoder], name: str, samples: list
             name,
             tokens=False,
             device=job.accelerator.device,
-            precision=precision_of(job.plan.recipe, job.accelerator.device),
+            way=encoders[name].way or "auto",
         )
         seconds = (time.monotonic() - begun) / len(sample)
     return seconds

@@ -224,17 +224,17 @@ def _encode(job: Job, bank: Ensemble, settings: Settings) -> tuple[dict[str, Sou
         encoder = bank.encoder(name)
         if encoder.backbone is None:
             continue
-        begun = time.monotonic()
-        sources[name] = job.cache.source(
+        sources[name] = source = job.cache.source(
             encoder,
             job.rows,
             name,
             tokens=tokens,
             device=job.accelerator.device,
-            precision=bank.precision,
+            way=encoder.way or "auto",
             progress=job.progress,
         )
-        seconds += time.monotonic() - begun
+        encoder.way = source.way
+        seconds += source.seconds
     return sources, seconds
 
 

@@ -50,9 +50,12 @@ def cached_sources(
             name,
             tokens=not whole or reads_tokens(model),
             device=device,
-            precision=model.precision,
+            # The part of an encoder that moves runs in the model's precision, and so does what lies below it.
+            way=encoder.way or "auto" if whole else model.precision,
             progress=progress,
         )
+        if whole:
+            encoder.way = source.way
         sources[name] = source if whole else HiddenSource(source)
     return sources
 

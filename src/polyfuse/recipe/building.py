@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from polyfuse.core.compute import Precision, has_bf16
+from polyfuse.core.compute import Precision, Way, has_bf16
 from polyfuse.core.contract import Encoder, Head, Tuning
 from polyfuse.core.errors import InputError, RecipeError, nearest
 from polyfuse.data.schema import Schema
@@ -114,6 +114,8 @@ def make_encoders(recipe: Recipe, schema: Schema, stored: Path | None = None, *,
             tuning.restore(encoder, folder / "adapter")
         else:
             tuning.apply(encoder)
+        if tuning.frozen and encoder.backbone is not None:
+            encoder.way = _way_of(recipe, name)
     return Encoders({name: own[modality.share or name] for name, modality in recipe.modalities.items()}, tunings)
 
 
@@ -147,8 +149,36 @@ def text_modalities(schema: Schema) -> list[str]:
     return [name for name in schema.modalities if any(column.type == "text" for column in schema.of(name))]
 
 
+def with_ways(recipe: Recipe, model: Model) -> Recipe:
+    """Return a recipe that says how the encoders at rest were run, where that was to be found."""
+    given = recipe.training.compute
+    asked = given if isinstance(given, dict) else dict.fromkeys(model.modalities, given)
+    encoders = {name: model.encoder(name) for name in model.modalities}
+    ways = {name: found.way for name, found in encoders.items() if found.way and found.backbone is not None}
+    if all(asked.get(name, "auto") != "auto" for name in ways):
+        return recipe
+    training = recipe.training.model_copy(update={"compute": {**(given if isinstance(given, dict) else {}), **ways}})
+    return recipe.model_copy(update={"training": training})
+
+
+def _way_of(recipe: Recipe, modality: str) -> Way | None:
+    """Return how an encoder at rest is run; None where that is to be found.
+
+    Raises:
+        RecipeError: the recipe says it of a modality that is not there.
+    """
+    given, known = recipe.training.compute, recipe.modalities or {}
+    if not isinstance(given, dict):
+        return None if given == "auto" else given
+    for name in given:
+        if name not in known:
+            raise RecipeError(f"training.compute.{name}: there is no such modality; {nearest(name, known)}")
+    chosen = given.get(modality, "auto")
+    return None if chosen == "auto" else chosen
+
+
 def precision_of(recipe: Recipe, device: torch.device) -> Precision:
-    """Return the precision in which backbones run."""
+    """Return the precision in which backbones run that move, or of which only the lower part rests."""
     chosen = recipe.training.precision
     if chosen == "auto":
         return "bf16" if has_bf16(device) else "float32"

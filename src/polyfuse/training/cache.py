@@ -1,8 +1,8 @@
 """The feature cache: each distinct value goes through a frozen encoder once, ever.
 
-A shard is a safetensors file of some values' Features, named by the hash of its own content: a shard is whole or not
-there, and a damaged one is seen. It lies in a folder named by all that the Features depend on beside the value, so
-another checkpoint or another preparation never meets them.
+Shards lie in a folder named by all that the Features depend on beside the value, so another checkpoint, another
+preparation or another arithmetic never meets them. Beside those folders stands what was found about the fastest way to
+run an encoder, so that it is found once.
 """
 
 from __future__ import annotations
@@ -11,36 +11,36 @@ import hashlib
 import json
 import os
 import time
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
-from polyfuse.core.compute import Precision, autocast
-from polyfuse.core.contract import HIDDEN, Encoder
+from polyfuse.core.compute import Compute, Way, in_torch
+from polyfuse.core.contract import Encoder
 from polyfuse.core.errors import InputError
 from polyfuse.core.progress import Progress, Silent
-from polyfuse.core.types import Features, Tensors
+from polyfuse.core.types import Features
 from polyfuse.core.weights import weights_digest
-from polyfuse.data.batches import by_length, pick
+from polyfuse.training.cached import CachedSource, HiddenSource
+from polyfuse.training.encoding import encoded, units, workers_of
+from polyfuse.training.shards import Shard, read_shard, write_shard
+from polyfuse.training.trial import SAMPLE, Trial, remember, remembered, trial_key, tried
 
 if TYPE_CHECKING:
     from polyfuse.data.rows import Rows
 
-_FORMAT = 1
-_WINDOW = 256  # values prepared together, then sorted by length
-_BATCH = 32
-_SHARD_BYTES = 64 << 20
-_ORPHAN_SECONDS = 3600  # a temporary file older than this was left by a process that was killed
+__all__ = ["CachedSource", "FeatureCache", "HiddenSource", "default_folder", "default_limit", "encoder_key"]
 
-Shard: TypeAlias = dict[str, Tensor]  # digests (n, 16) uint8, ends (n,) int64, tokens (Σ, dim), pooled (n, dim)
+_FORMAT = 2
+_SHARD_BYTES = 64 << 20
+_SHARD_SECONDS = 60.0  # work that is lost at most when it is interrupted
+_TOKENS_SHARE = 0.25  # of the size limit: tokens that would take more are kept only if they are asked for
+_ORPHAN_SECONDS = 3600  # a temporary file older than this was left by a process that was killed
 
 
 def default_folder() -> Path:
@@ -68,66 +68,39 @@ def default_limit() -> int:
     return int(gigabytes * 1e9)
 
 
-class CachedSource:
-    """Features of a table's rows, read from shards that are mapped into memory.
+@dataclass(frozen=True)
+class _Wanted:
+    """Values that are asked for.
 
-    Args:
-        shards: opened shards.
-        places: for each row (shard, position in it); None where the modality is absent.
-        dim: width.
-        tokens: whether a batch carries all tokens, or only the pooled vector as its one token.
+    Attributes:
+        encoder: at rest.
+        rows: of a table.
+        modality: which of their values.
+        device: where the encoder runs.
+        identity: of the encoder, without the way in which it runs.
+        digests: of each row's value, None where it is absent.
+        first: of each distinct value the first row that has it.
     """
 
-    def __init__(
-        self, shards: Sequence[Shard], places: Sequence[tuple[int, int] | None], dim: int, *, tokens: bool
-    ) -> None:
-        self._shards, self._places, self._tokens = shards, places, tokens
-        self._ends = [[0, *shard["ends"].tolist()] for shard in shards]
-        spans = [self._span(row) for row in range(len(places))] if tokens else []
-        self.lengths = np.array([end - start for _, start, end in spans]) if tokens else None
-        self.pooled = torch.zeros(len(places), dim)
-        for number, shard in enumerate(shards):
-            here = [(row, place[1]) for row, place in enumerate(places) if place is not None and place[0] == number]
-            if here:
-                to, at = torch.tensor(here).T
-                self.pooled[to] = shard["pooled"][at]
+    encoder: Encoder
+    rows: Rows
+    modality: str
+    device: torch.device
+    identity: str
+    digests: list[bytes | None]
+    first: dict[bytes, int]
 
-    def batch(self, rows: Sequence[int]) -> Features:
-        """Return Features; those of an absent value are zero."""
-        pooled = self.pooled[torch.as_tensor(rows)]
-        if not self._tokens:
-            return Features.of_pooled(pooled)
-        spans = [self._span(int(row)) for row in rows]
-        lengths = torch.tensor([end - start for _, start, end in spans])
-        mask = torch.arange(max(1, int(lengths.max()))) < lengths[:, None]
-        tokens = torch.zeros(*mask.shape, pooled.shape[1])
-        for i, (shard, start, end) in enumerate(spans):
-            tokens[i, : end - start] = self._shards[shard]["tokens"][start:end]
-        return Features(tokens, mask, pooled)
+    @classmethod
+    def of(cls, encoder: Encoder, rows: Rows, modality: str, device: torch.device) -> _Wanted:
+        digests = [rows.digest(modality, row) for row in range(len(rows))]
+        first = {digest: row for row, digest in reversed(list(enumerate(digests))) if digest is not None}
+        return cls(encoder, rows, modality, device, _identity(encoder), digests, first)
 
-    def _span(self, row: int) -> tuple[int, int, int]:
-        """Return in which shard a row's tokens stand, and from where to where."""
-        place = self._places[row]
-        if place is None:
-            return 0, 0, 0
-        shard, position = place
-        return shard, self._ends[shard][position], self._ends[shard][position + 1]
-
-
-class HiddenSource:
-    """What is kept of the lower part of encoders, as a batch holds it.
-
-    Args:
-        source: Features of that part.
-    """
-
-    def __init__(self, source: CachedSource) -> None:
-        self._source, self.lengths = source, source.lengths
-
-    def batch(self, rows: Sequence[int]) -> Tensors:
-        """Return what `Encoder.resume` takes."""
-        features = self._source.batch(rows)
-        return {HIDDEN: features.tokens, "mask": features.mask}
+    def some(self, among: Sequence[int]) -> list[tuple[Any, ...]]:
+        """Return a few values, of rows that stand evenly among others."""
+        step = max(1, len(among) // SAMPLE)
+        values = [self.rows.value(self.modality, row) for row in among[::step][:SAMPLE]]
+        return [value for value in values if value is not None]
 
 
 class FeatureCache:
@@ -150,7 +123,7 @@ class FeatureCache:
         *,
         tokens: bool,
         device: torch.device,
-        precision: Precision,
+        way: Compute = "auto",
         progress: Progress | None = None,
     ) -> CachedSource:
         """Return the Features of a modality's values, encoding those that are not there yet.
@@ -161,13 +134,16 @@ class FeatureCache:
             modality: which of them.
             tokens: whether batches are to carry all tokens.
             device: where the encoder runs.
-            precision: how precisely it runs.
+            way: how it runs; "auto" is the fastest faithful way, found by a trial once for each encoder and machine.
             progress: shows how far it is.
 
         Raises:
-            InputError: the folder cannot be written.
+            InputError: the folder cannot be written, or the encoder cannot be run in the way that is asked for.
         """
-        folder = self.folder / encoder_key(encoder, precision)
+        progress = progress or Silent()
+        wanted = _Wanted.of(encoder, rows, modality, device)
+        chosen, trial = self._way(wanted, way, progress)
+        folder = self._folder(wanted, chosen)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -175,29 +151,100 @@ class FeatureCache:
                 f"the feature cache {self.folder} cannot be written ({error.strerror}): set POLYFUSE_CACHE to a folder"
                 " that can"
             ) from error
-        digests = [rows.digest(modality, row) for row in range(len(rows))]
-        first = {digest: row for row, digest in reversed(list(enumerate(digests))) if digest is not None}
-        shards: list[Shard] = []
-        found: dict[bytes, tuple[int, int]] = {}
-        used = set()
-        for path in sorted(folder.glob("*.safetensors")):
-            shard = _read(path, set(first))
-            if shard is not None:
-                _index(shard, len(shards), found)
-                shards.append(shard)
-                used.add(path)
-        missing = [row for digest, row in first.items() if digest not in found]
-        for path, shard in _encode(encoder, rows, modality, missing, folder, device, precision, progress or Silent()):
-            _index(shard, len(shards), found)
+        shards = list(_found(folder, wanted, tokens=tokens))
+        missing = _missing(wanted, shards)
+        for shard in self._encode(wanted, missing, folder, chosen, progress, tokens=tokens):
             shards.append(shard)
-            used.add(path)
-        self._evict(used)
-        places = [None if digest is None else found[digest] for digest in digests]
-        return CachedSource(shards, places, encoder.dim, tokens=tokens)
+        self._evict({shard.path for shard in shards})
+        where = {digest: (i, at) for i, shard in enumerate(shards) for at, digest in enumerate(shard.digests())}
+        used = Counter(where[digest][0] for digest in wanted.first)
+        return CachedSource(
+            [shard.tensors for shard in shards],
+            [None if digest is None else where[digest] for digest in wanted.digests],
+            encoder.dim,
+            tokens=tokens,
+            way=chosen,
+            seconds=sum(shard.seconds * used[i] / len(shard) for i, shard in enumerate(shards)),
+            report=trial.sentence(modality) if trial else "",
+        )
+
+    def estimate(
+        self,
+        encoder: Encoder,
+        rows: Rows,
+        modality: str,
+        *,
+        tokens: bool,
+        device: torch.device,
+        way: Compute = "auto",
+    ) -> float:
+        """Return about how many seconds `source` would need for what is not there yet.
+
+        Where the encoder was never tried on this machine, it is tried for that, which takes about a second.
+        The arguments are those of `source`.
+        """
+        wanted = _Wanted.of(encoder, rows, modality, device)
+        chosen, trial = self._way(wanted, way, Silent())
+        missing = _missing(wanted, _found(self._folder(wanted, chosen), wanted, tokens=tokens))
+        if not missing:
+            return 0.0
+        trial = trial or self._trial(wanted)
+        each = trial.seconds.get(chosen, trial.seconds["float32"])
+        length = float(units(encoder.prepare(wanted.some(missing))).double().mean())
+        return each * length * len(missing) / workers_of(encoder, device)
 
     def size(self) -> int:
         """Return the bytes in use."""
         return sum(size for size, *_ in self._shards())
+
+    def _way(self, wanted: _Wanted, way: Compute, progress: Progress) -> tuple[Way, Trial | None]:
+        """Return how an encoder is run, and the trial that said so."""
+        if way != "auto":
+            return ("onnx" if way == "onnx" and wanted.device.type == "cpu" else in_torch(way, wanted.device)), None
+        if wanted.encoder.backbone is None or not wanted.first:
+            return "float32", None
+        trial = self._trial(wanted, progress)
+        return trial.way, trial
+
+    def _trial(self, wanted: _Wanted, progress: Progress | None = None) -> Trial:
+        path = self.folder / "ways" / f"{trial_key(wanted.identity, wanted.device)}.json"
+        known = remembered(path)
+        if known is not None:
+            return known
+        every = list(wanted.first.values())
+        trial = tried(wanted.encoder, wanted.some(every), wanted.device, count=len(every))
+        remember(trial, path)
+        if progress is not None:
+            progress.say(trial.sentence(wanted.modality))
+        return trial
+
+    def _folder(self, wanted: _Wanted, way: Way) -> Path:
+        return self.folder / _key(wanted.identity, in_torch(way, wanted.device))
+
+    def _encode(
+        self, wanted: _Wanted, missing: list[int], folder: Path, way: Way, progress: Progress, *, tokens: bool
+    ) -> Iterator[Shard]:
+        """Encode the missing rows, and yield each shard as soon as it is full and written."""
+        if not missing:
+            return
+        digests: list[bytes] = []
+        parts: list[Features] = []
+        done, taken = 0, 0.0
+        begun = time.monotonic()
+        bar = progress.bar(f"Encoding {wanted.modality}", len(missing))
+        work = encoded(wanted.encoder, wanted.rows, wanted.modality, missing, wanted.device, way)
+        with bar as shown, closing(work):
+            for part in work:
+                digests += [wanted.digests[row] or b"" for row in part.rows]
+                parts.append(part.features)
+                done += len(part.rows)
+                shown.advance(len(part.rows))
+                taken += float(part.features.mask.sum()) * wanted.encoder.dim * 2
+                seconds = time.monotonic() - begun
+                if taken >= _SHARD_BYTES or seconds >= _SHARD_SECONDS or done == len(missing):
+                    kept = tokens or taken / len(digests) * len(missing) <= _TOKENS_SHARE * self.limit
+                    yield write_shard(folder, digests, parts, tokens=kept, seconds=seconds)
+                    digests, parts, taken, begun = [], [], 0.0, time.monotonic()
 
     def _shards(self, pattern: str = "*/*.safetensors") -> list[tuple[int, float, Path]]:
         """Return size, time of last use and path of each file; another process may remove some meanwhile."""
@@ -222,8 +269,16 @@ class FeatureCache:
             path.unlink(missing_ok=True)
 
 
-def encoder_key(encoder: Encoder, precision: Precision) -> str:
-    """Hash all that Features depend on beside the value: class, preparation, precision, configuration, every weight."""
+def encoder_key(encoder: Encoder, way: Way) -> str:
+    """Hash all that Features depend on beside the value: class, preparation, way, configuration, every weight."""
+    return _key(_identity(encoder), way)
+
+
+def _key(identity: str, way: Way) -> str:
+    return hashlib.blake2b(f"{identity} {way}".encode(), digest_size=16).hexdigest()
+
+
+def _identity(encoder: Encoder) -> str:
     kind = type(encoder)
     config: Any = getattr(encoder.backbone, "config", None)
     model = config.to_dict() if config is not None else {}
@@ -233,101 +288,20 @@ def encoder_key(encoder: Encoder, precision: Precision) -> str:
         kind.__module__,
         kind.__qualname__,
         encoder.preparation(),
-        precision,
         weights_digest(encoder.state_dict()),
     ]
     return hashlib.blake2b(json.dumps(about, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
 
-def _read(path: Path, wanted: set[bytes]) -> Shard | None:
-    """Map a shard if it holds a wanted value; a damaged one is removed."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            digests = file.get_tensor("digests")
-            if wanted.isdisjoint(_rows_of(digests)):
-                return None
-            if _checksum(path) == path.stem:
-                os.utime(path)
-                return _mapped(file)
-    except OSError:  # removed by another process, or not readable just now: that is no damage
-        return None
-    except SafetensorError:
-        pass
-    path.unlink(missing_ok=True)
-    return None
+def _found(folder: Path, wanted: _Wanted, *, tokens: bool) -> Iterator[Shard]:
+    """Yield the shards that hold some of the values."""
+    for path in sorted(folder.glob("*.safetensors")):
+        shard = read_shard(path, set(wanted.first), tokens=tokens)
+        if shard is not None:
+            yield shard
 
 
-def _mapped(file: Any) -> Shard:
-    return {key: file.get_tensor(key) for key in ("digests", "ends", "tokens", "pooled")}
-
-
-def _index(shard: Shard, number: int, found: dict[bytes, tuple[int, int]]) -> None:
-    for position, digest in enumerate(_rows_of(shard["digests"])):
-        found[digest] = (number, position)
-
-
-def _rows_of(digests: Tensor) -> list[bytes]:
-    return [row.tobytes() for row in digests.numpy()]
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def _encode(
-    encoder: Encoder,
-    rows: Rows,
-    modality: str,
-    missing: list[int],
-    folder: Path,
-    device: torch.device,
-    precision: Precision,
-    progress: Progress,
-) -> Iterator[tuple[Path, Shard]]:
-    """Yield (path, shard) for the missing rows, each shard written as soon as it is full."""
-    if not missing:
-        return
-    with progress.bar(f"Encoding {modality}", len(missing)) as bar:
-        encoder.to(device).eval()
-        digests: list[bytes] = []
-        parts: list[Features] = []
-        for start in range(0, len(missing), _WINDOW):
-            window = missing[start : start + _WINDOW]
-            values = [rows.value(modality, row) for row in window]
-            prepared = encoder.prepare(values)
-            for batch in by_length({modality: prepared}, len(window), _BATCH):
-                tensors = pick(prepared, batch)
-                with torch.inference_mode(), autocast(device, precision):
-                    features: Features = encoder(**{key: tensor.to(device) for key, tensor in tensors.items()})
-                parts.append(features.to("cpu"))
-                digests.extend(rows.digest(modality, window[i]) or b"" for i in batch.tolist())
-                bar.advance(len(batch))
-            if sum(part.mask.sum() for part in parts) * encoder.dim * 2 >= _SHARD_BYTES:
-                yield _write(folder, digests, parts)
-                digests, parts = [], []
-        if parts:
-            yield _write(folder, digests, parts)
-
-
-def _write(folder: Path, digests: list[bytes], parts: Sequence[Features]) -> tuple[Path, Shard]:
-    tokens = torch.cat([part.tokens[part.mask].float() for part in parts])
-    # Half precision halves the disk and keeps 11 bits; values beyond its range stay whole.
-    if tokens.numel() == 0 or tokens.abs().max() < 6e4:
-        tokens = tokens.half()
-    shard = {
-        "digests": torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.uint8).view(len(digests), -1),
-        "ends": torch.cat([part.mask.sum(1) for part in parts]).cumsum(0),
-        "tokens": tokens,
-        "pooled": torch.cat([part.pooled.float() for part in parts]),
-    }
-    temporary = folder / f".{uuid.uuid4().hex}.tmp"
-    try:
-        save_file(shard, temporary)
-        path = folder / f"{_checksum(temporary)}.safetensors"
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    # From the file again: what is mapped needs no memory of its own.
-    with safe_open(path, framework="pt") as file:
-        return path, _mapped(file)
+def _missing(wanted: _Wanted, shards: Iterable[Shard]) -> list[int]:
+    """Return the first row of each value that no shard holds."""
+    there = {digest for shard in shards for digest in shard.digests()}
+    return [row for digest, row in wanted.first.items() if digest not in there]

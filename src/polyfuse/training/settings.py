@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from polyfuse.core.compute import Compute
 from polyfuse.core.options import Count, Rate, Share
 from polyfuse.data.schema import Strict
 
@@ -48,8 +49,12 @@ class TrainingSettings(Strict):
             with those of the same rows in another order; 0 is off (Zhang et al. 2018, Verma et al. 2019).
         metric: what decides which weights are kept, one of the head's metrics; its first one when left out.
         patience: epochs without a better metric after which training stops.
-        precision: of the arithmetic: "bf16" is autocast; "auto" takes it where a pretrained backbone runs on hardware
-            that has it.
+        precision: of the arithmetic of backbones that are trained: "bf16" is autocast; "auto" takes it where the
+            hardware has it.
+        compute: how a pretrained encoder that rests is run, for all or by modality: in bf16, in ONNX Runtime, in
+            float32 with less precise products of matrices ("medium"), or in plain float32. "auto" tries them for about
+            a second and takes the fastest whose Features have a cosine of at least 0.999 with those of float32.
+            Predictions are made in the same way; those of "onnx" in float32, which is the same arithmetic.
         seed: of everything random.
         time_limit: seconds, or "90s", "5m", "1h", after which training stops and the best weights so far come out.
             Where frozen encoders would need more than half of it, a sample of the rows is used.
@@ -71,6 +76,7 @@ class TrainingSettings(Strict):
     metric: str | None = None
     patience: Count = 5
     precision: Literal["auto", "bf16", "float32"] = "auto"
+    compute: Compute | dict[str, Compute] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     time_limit: Duration | None = None
     checkpoint_every: Count = 500
