@@ -66,7 +66,7 @@ def spoilt_pooled(features: Features) -> Features:
 
 
 def test_the_fastest_is_chosen(bert: TransformerEncoder, faked: Callable[..., None]) -> None:
-    faked({"float32": 30, "medium": 20, "bf16": 8})
+    faked({"float32": 120, "medium": 60, "bf16": 8})
     found = tried(bert, VALUES, CPU, count=10)
     assert found.way == "bf16"
     assert min(found.cosines.values()) >= FAITHFUL
@@ -79,7 +79,7 @@ def test_the_fastest_is_chosen(bert: TransformerEncoder, faked: Callable[..., No
 def test_what_is_not_faithful_is_refused_however_fast(
     spoil: Callable[[Features], Features], bert: TransformerEncoder, faked: Callable[..., None]
 ) -> None:
-    faked({"float32": 30, "medium": 30, "bf16": 1}, {"bf16": spoil})
+    faked({"float32": 20, "medium": 120, "bf16": 1}, {"bf16": spoil})
     found = tried(bert, VALUES, CPU, count=10)
     assert found.way == "float32"
     assert found.cosines["bf16"] < FAITHFUL
@@ -99,14 +99,14 @@ def test_what_is_no_number_or_of_another_shape_is_refused(bert: TransformerEncod
 
 
 def test_a_little_faster_is_not_enough(bert: TransformerEncoder, faked: Callable[..., None]) -> None:
-    faked({"float32": 30, "medium": 29})
+    faked({"float32": 200, "medium": 195})
     assert tried(bert, VALUES, CPU, count=10).way == "float32"
 
 
 def test_an_export_is_tried_where_the_work_is_long(
     bert: TransformerEncoder, faked: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    faked({"float32": 30, "medium": 30, "onnx": 5})
+    faked({"float32": 40, "medium": 120, "onnx": 5})
     assert "onnx" not in tried(bert, VALUES, CPU, count=10).seconds
     assert tried(bert, VALUES, CPU, count=10**9).way == "onnx"
 
