@@ -10,14 +10,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from polyfuse.core.compute import in_torch
 from polyfuse.core.progress import Progress, Silent
 from polyfuse.core.types import Features, Inputs, Tensors
 from polyfuse.data.batches import LazySource, Source, by_length, pick
 from polyfuse.data.rows import Rows
+from polyfuse.ensemble import Ensemble
 from polyfuse.model import Model, Texts
+from polyfuse.training.encoding import EncodedSource
 
 _WINDOW = 512  # rows prepared together, then sorted by length
 _BATCH = 64
+_MANY = 32  # rows for which an encoder at rest is run on its own, before all else
 
 
 class AbsentSource:
@@ -68,7 +72,7 @@ def run(
     model.eval()
     present = rows.present & torch.tensor([name not in without for name in model.modalities])
     every: dict[str, Source] = {
-        name: AbsentSource(model.encoder(name).dim) if name in without else LazySource(model.encoder(name), rows, name)
+        name: AbsentSource(model.encoder(name).dim) if name in without else _source(model, rows, name, device)
         for name in model.modalities
     }
     every |= {name: source for name, source in (sources or {}).items() if name not in without}
@@ -80,8 +84,8 @@ def run(
             numbers = window.tolist()
             some = {name: source.batch(numbers) for name, source in every.items()}
             texts = {name: [None if gone else rows.text(name, row) for row in numbers] for name, gone in reads.items()}
-            prepared = {name: value for name, value in some.items() if not isinstance(value, Features)}
-            for part in by_length(prepared, len(window), _BATCH):
+            sizes = {name: {"mask": v.mask} if isinstance(v, Features) else v for name, v in some.items()}
+            for part in by_length(sizes, len(window), _BATCH):
                 inputs = {name: _part(value, part) for name, value in some.items()}
                 here = present[window[part]].to(device)
                 chosen = {name: [said[i] for i in part.tolist()] for name, said in texts.items()}
@@ -91,10 +95,20 @@ def run(
     return answers, present
 
 
+def _source(model: Model, rows: Rows, name: str, device: torch.device) -> Source:
+    """Return where the inputs of a modality come from: Features, where an encoder at rest has many rows to read."""
+    encoder = model.encoder(name)
+    tuned = isinstance(model, Ensemble) and any(name in member.own for member in model.members)
+    if encoder.way is None or encoder.backbone is None or tuned or len(rows) < _MANY:
+        return LazySource(encoder, rows, name)
+    return EncodedSource(encoder, rows, name, device, in_torch(encoder.way, device))
+
+
 def _part(value: Features | Tensors, rows: Tensor) -> Features | Tensors:
     if not isinstance(value, Features):
         return pick(value, rows)
-    return value.rows(rows)
+    kept = pick({"tokens": value.tokens, "mask": value.mask}, rows)
+    return Features(kept["tokens"], kept["mask"], value.pooled[rows])
 
 
 def _to(inputs: Mapping[str, Features | Tensors], device: torch.device) -> dict[str, Features | Tensors]:

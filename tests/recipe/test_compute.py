@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,6 +16,7 @@ from polyfuse.core.compute import has_bf16
 from polyfuse.core.errors import InputError, RecipeError
 from polyfuse.model import Model
 from polyfuse.training.cache import FeatureCache
+from polyfuse.training.encoding import encoded
 
 Find = Callable[[str], str]
 CPU = torch.device("cpu")
@@ -103,3 +105,27 @@ def test_an_encoder_that_moves_runs_in_the_precision_of_the_training(tiny_model:
     assert made._built is not None
     assert way(made._built.model) is None
     assert made.recipe.training.compute == "medium"
+
+
+@pytest.mark.parametrize("fusion", ["attention", "linear", "concat"])
+@pytest.mark.parametrize("compute", ["bf16", "float32", "onnx"])
+def test_many_rows_are_answered_like_each_alone(
+    fusion: str, compute: str, tiny_model: Find, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = pf.Predictor(recipe=recipe(tiny_model, fusion, compute=compute)).fit(table(), progress=False)
+    asked = table()
+    asked.loc[5, "note"] = None
+    ways: list[str] = []
+
+    def seen(*given: Any) -> Any:
+        ways.append(given[-1])
+        return encoded(*given)
+
+    monkeypatch.setattr("polyfuse.training.encoding.encoded", seen)
+    with pytest.warns(UserWarning, match="no modality"):
+        many = made.predict_proba(asked)
+    assert set(ways) == {"bf16" if compute == "bf16" and has_bf16(CPU) else "float32"}
+    ways.clear()
+    for row in (0, 1, 7, 79):
+        np.testing.assert_allclose(made.predict_proba(asked.iloc[[row]]), many.iloc[[row]], atol=5e-3)
+    assert not ways

@@ -20,7 +20,7 @@ from polyfuse.data.rows import Rows, read_rows
 from polyfuse.data.schema import Column
 from polyfuse.encoders.transformer import TransformerEncoder
 from polyfuse.training import encoding
-from polyfuse.training.encoding import encoded, grouped, running, units, workers_of
+from polyfuse.training.encoding import EncodedSource, encoded, grouped, running, units, workers_of
 
 CPU = torch.device("cpu")
 Find = Callable[[str], str]
@@ -115,6 +115,24 @@ def test_ways_agree_within_their_bounds(bert: TransformerEncoder) -> None:
         found = collected(bert, rows(), range(len(TEXTS)), way)
         least = min(float(torch.cosine_similarity(found[row], expected[row]).min()) for row in expected)
         assert least >= bound, way
+
+
+def test_a_source_encodes_what_it_is_asked_for(bert: TransformerEncoder) -> None:
+    texts: list[str | None] = [*TEXTS]
+    texts[3] = texts[50] = None
+    table = rows(texts)
+    asked = [50, 4, 3, 0, 69, *range(10, 45)]
+    found = EncodedSource(bert, table, "text", CPU, "float32").batch(asked)
+    expected = collected(bert, table, [row for row in asked if texts[row]])
+    for i, row in enumerate(asked):
+        if texts[row] is None:
+            assert not found.mask[i].any()
+            assert not found.pooled[i].any()
+        else:
+            both = torch.cat([found.tokens[i][found.mask[i]], found.pooled[i, None]])
+            torch.testing.assert_close(both, expected[row], rtol=1e-4, atol=1e-5)
+    nothing = EncodedSource(bert, table, "text", CPU, "float32").batch([3, 50])
+    assert (nothing.tokens.shape, nothing.mask.any().item()) == ((2, 1, bert.dim), False)
 
 
 def test_few_values_and_none(bert: TransformerEncoder) -> None:

@@ -55,7 +55,8 @@ def run_demo(out: Path, *, as_json: bool) -> None:
         _try(f"{name} alone", train, test, modalities={name: one}, fusion="concat") for name, one in modalities.items()
     ]
     # Rows that were kept aside choose: the test rows are for the figures only.
-    best = _try("all of them", train, test)
+    # Not twice over with augmentation, and not for long: a demo is to be over soon.
+    best = _try("all of them", train, test, augmentation="none", fusion={"name": "auto", "seconds": 12})
     console.print(f"found: {best.predictor.metrics['comparison']['reason']}")
     taken = [_without(best, name, test) for name in modalities]
     best.predictor.save(out, overwrite=True)

@@ -14,7 +14,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from polyfuse.core.compute import Way, autocast, in_torch, matmul_precision
@@ -85,6 +87,41 @@ def encoded(
                 yield _finished(under_way)
         while under_way:
             yield _finished(under_way)
+
+
+class EncodedSource:
+    """Features of a modality, encoded when they are asked for: for many rows at once, each asked for once.
+
+    Args:
+        encoder: at rest.
+        rows: of a table.
+        modality: which of their values.
+        device: where the encoder runs.
+        way: how it runs.
+    """
+
+    lengths: NDArray[np.int64] | None = None
+
+    def __init__(self, encoder: Encoder, rows: Rows, modality: str, device: torch.device, way: Way) -> None:
+        self._given = encoder, rows, modality
+        self._device, self._way = device, way
+
+    def batch(self, rows: Sequence[int]) -> Features:
+        """Return Features; those of an absent value are zero."""
+        encoder, table, modality = self._given
+        here = table.present[:, list(table.schema.modalities).index(modality)]
+        place = {row: i for i, row in enumerate(rows) if here[row]}
+        parts = list(encoded(encoder, table, modality, list(place), self._device, self._way))
+        longest = max([1, *(part.features.mask.shape[1] for part in parts)])
+        tokens = torch.zeros(len(rows), longest, encoder.dim)
+        mask = torch.zeros(len(rows), longest, dtype=torch.bool)
+        pooled = torch.zeros(len(rows), encoder.dim)
+        for part in parts:
+            at, length = [place[row] for row in part.rows], part.features.mask.shape[1]
+            tokens[at, :length] = part.features.tokens.float()
+            mask[at, :length] = part.features.mask
+            pooled[at] = part.features.pooled.float()
+        return Features(tokens, mask, pooled)
 
 
 def units(prepared: Tensors) -> Tensor:
