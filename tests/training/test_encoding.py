@@ -20,7 +20,7 @@ from polyfuse.data.rows import Rows, read_rows
 from polyfuse.data.schema import Column
 from polyfuse.encoders.transformer import TransformerEncoder
 from polyfuse.training import encoding
-from polyfuse.training.encoding import EncodedSource, encoded, grouped, running, units, workers_of
+from polyfuse.training.encoding import EncodedSource, encoded, grouped, running, shared_threads, units, workers_of
 
 CPU = torch.device("cpu")
 Find = Callable[[str], str]
@@ -177,6 +177,27 @@ def test_an_error_comes_out_as_it_was(bert: TransformerEncoder, monkeypatch: pyt
     assert torch.get_float32_matmul_precision() == before
     assert calls == [2]
     assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
+
+
+def test_two_at_once_leave_torch_its_threads(threads: Callable[[int], None]) -> None:
+    threads(2)
+    inside, done, seen = threading.Event(), threading.Event(), []
+
+    def other() -> None:
+        with shared_threads(2):
+            seen.append(torch.get_num_threads())
+            inside.set()
+            done.wait(10)
+        seen.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=other)
+    with shared_threads(2):
+        assert torch.get_num_threads() == 1
+        thread.start()
+        assert inside.wait(10)
+    done.set()
+    thread.join(10)
+    assert (seen, torch.get_num_threads()) == ([1, 2], 2)
 
 
 def test_one_who_stops_reading_stops_the_work(bert: TransformerEncoder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ other in every layer, which is slow, and very slow where other programs run. Val
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -161,15 +162,30 @@ def workers_of(encoder: Encoder, device: torch.device) -> int:
     return min(torch.get_num_threads(), _MOST_WORKERS) if several else 1
 
 
+class _Threads:
+    """How many threads torch has where nothing is shared out: a setting of the whole process."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.all = threading.Lock(), 0, 1
+
+
+_THREADS = _Threads()
+
+
 @contextmanager
 def shared_threads(workers: int) -> Iterator[None]:
-    """Share torch's threads out among workers, as long as the block runs."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // workers))
+    """Share torch's threads out among workers, as long as the block runs; a worker has one at least."""
+    with _THREADS.lock:
+        if not _THREADS.inside:  # else what stands there now is another's share
+            _THREADS.all = torch.get_num_threads()
+        _THREADS.inside += 1
+        torch.set_num_threads(max(1, _THREADS.all // workers))
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        with _THREADS.lock:
+            _THREADS.inside -= 1
+            torch.set_num_threads(_THREADS.all)
 
 
 @contextmanager

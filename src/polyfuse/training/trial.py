@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from polyfuse.core.contract import Encoder
 from polyfuse.core.files import whole_file
 from polyfuse.core.types import Features, Tensors
 from polyfuse.data.batches import pick
-from polyfuse.training.encoding import Run, budget, running, units, workers_of
+from polyfuse.training.encoding import Run, budget, running, shared_threads, units, workers_of
 from polyfuse.training.exported import ExportError, can_export
 
 #: The least cosine that any token, or any pooled vector, has with that of float32.
@@ -67,7 +67,8 @@ def tried(encoder: Encoder, values: Sequence[tuple[Any, ...]], device: torch.dev
         count: on how many it will be run.
     """
     workers = workers_of(encoder, device)
-    with _one_thread(device):
+    # On one thread each, as in the work itself.
+    with shared_threads(torch.get_num_threads()) if device.type == "cpu" else nullcontext():
         prepared = _sample(encoder, values, device)
         ways: list[Way] = ["float32"]
         if device.type in ("cpu", "cuda"):
@@ -181,14 +182,3 @@ def _least(found: Tensor, reference: Tensor) -> float:
     alike = F.cosine_similarity(found, reference, dim=-1)
     alike = torch.where((found == reference).all(-1), 1.0, alike)  # a vector of zeros has no direction
     return float(torch.nan_to_num(alike, nan=0.0).min())
-
-
-@contextmanager
-def _one_thread(device: torch.device) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
