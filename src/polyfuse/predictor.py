@@ -135,8 +135,8 @@ class Predictor:
 
         Args:
             data: a path (CSV, TSV, JSON Lines, Parquet, a saved datasets folder), a DataFrame, a datasets.Dataset.
-            validation: rows that decide which weights are kept; split off `data` when left out. Where the way to combine
-                is found or an ensemble is fitted, `data` alone decides, and these rows are measured on.
+            validation: rows that decide which weights are kept; split off `data` when left out. Where the way to
+                combine is found or an ensemble is fitted, `data` alone decides, and these rows are measured on.
             out: where to save the artifact. Checkpoints and curves stand in `<out>.training` until it is done.
             resume: go on from the checkpoint there, if there is one.
             overwrite: replace an artifact at `out`, or an unfinished run beside it.

@@ -79,7 +79,10 @@ def fit(
     recipe: RecipeFile = None,
     settings: Settings = None,
     validation: Annotated[
-        Path | None, typer.Option(help="Rows that decide which weights are kept, or, with fusion=auto, to measure on; else split off TRAIN.")
+        Path | None,
+        typer.Option(
+            help="Rows that decide which weights are kept, or, with fusion=auto, to measure on; else split off TRAIN."
+        ),
     ] = None,
     preset: Preset = None,
     time_limit: Annotated[
