@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from polyfuse.core.errors import DataError, InputError
+from polyfuse.data.cells import CellError, moment, number
 from polyfuse.data.inference import infer_schema
 from polyfuse.data.kinds import guess_type
 from polyfuse.data.reading import read_table
@@ -249,6 +250,17 @@ def test_figures_of_targets() -> None:
     assert np.isfinite(target([1.7e308, -1.7e308, 0.5]).std)
     assert target([0, 1, 0, 1], task="regression").mean == 0.5
     assert target([0.5, 1.5] * 5, task="classification").levels == [0.5, 1.5]
+
+
+def test_lengths_of_time_beyond_nanoseconds() -> None:
+    days = 106_751_992
+    assert number(datetime.timedelta(days=days)) == days * 86400.0
+    assert number(np.timedelta64(days, "D")) == days * 86400.0
+    assert number(np.timedelta64(1500, "ms")) == number(pd.Timedelta("1.5s")) == 1.5
+    assert moment(np.datetime64("2970-01-01")) == moment("2970-01-01") > 0
+    assert moment(np.datetime64(10**6, "D")) == 10**6 * 86400.0
+    with pytest.raises(CellError, match="not months or years"):
+        number(np.timedelta64(3, "M"))
 
 
 ANY_CELL = st.one_of(

@@ -92,8 +92,13 @@ def number(cell: Any) -> float:
         return parse_number(cell)
     if isinstance(cell, np.bool_):
         return float(cell)
-    if isinstance(cell, datetime.timedelta | np.timedelta64):
-        return float(pd.Timedelta(cell).total_seconds())
+    if isinstance(cell, datetime.timedelta):
+        return cell.total_seconds()
+    if isinstance(cell, np.timedelta64):
+        try:
+            return float(cell / np.timedelta64(1, "s"))
+        except TypeError:
+            raise CellError("a duration of a fixed length is expected, not months or years", shown(cell)) from None
     if isinstance(cell, Real | Decimal):
         try:
             return float(cell)
@@ -127,7 +132,7 @@ def moment(cell: Any) -> float:
     if isinstance(cell, str):
         return parse_moment(cell)
     if isinstance(cell, np.datetime64):
-        cell = pd.Timestamp(cell)
+        return float((cell - np.datetime64(0, "s")) / np.timedelta64(1, "s"))
     if isinstance(cell, datetime.date) and not isinstance(cell, datetime.datetime):
         cell = datetime.datetime(cell.year, cell.month, cell.day)
     if isinstance(cell, datetime.datetime):
