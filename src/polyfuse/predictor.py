@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from polyfuse import artifact
+from polyfuse.core import processes
 from polyfuse.core.compute import default_device
 from polyfuse.core.errors import InputError, PolyfuseError, nearest
 from polyfuse.core.progress import Progress
@@ -131,7 +132,8 @@ class Predictor:
     ) -> Predictor:
         """Train on a table, and keep the weights that are best on validation rows.
 
-        Ctrl-C ends the training and keeps the best weights so far.
+        Ctrl-C ends the training and keeps the best weights so far. Where torchrun started several processes, each calls
+        this, on a file system that all of them see.
 
         Args:
             data: a path (CSV, TSV, JSON Lines, Parquet, a saved datasets folder), a DataFrame, a datasets.Dataset.
@@ -146,14 +148,32 @@ class Predictor:
             DataError: with every problem found in the table.
             InputError: something else in the call is wrong.
         """
-        from polyfuse.fitting import fit, make_plan, weights_trained
+        from polyfuse.fitting import fit, make_plan
 
+        if out is None and processes.started() > 1:
+            raise InputError(
+                f"{processes.started()} processes fit one model: give  out,  where each finds it in the end"
+            )
         folder = Path(out).absolute() if out is not None else None
         work = _begin(folder, resume=resume, overwrite=overwrite) if folder is not None else None
         plan = make_plan(self._given, self._read(data))
         held_out = self._read(validation) if validation is not None else None
-        fitted = fit(plan, validation=held_out, work=work, resume=resume, progress=make_progress(progress))
-        self.recipe, self._schema, self._built, self._logs = fitted.recipe, plan.schema, fitted.built, None
+        shown = make_progress(progress if processes.first() else False)
+        fitted = fit(plan, validation=held_out, work=work, resume=resume, progress=shown)
+        with processes.alone():
+            if processes.first():
+                assert fitted is not None
+                self._take(fitted, plan.schema, folder, work, overwrite=overwrite)
+        processes.wait()
+        if folder is not None and not processes.first():
+            vars(self).update(vars(load(folder)))
+        return self
+
+    def _take(self, fitted: Fitted, schema: Schema, folder: Path | None, work: Path | None, *, overwrite: bool) -> None:
+        """Take what was fitted, measure it, and save it."""
+        from polyfuse.fitting import weights_trained
+
+        self.recipe, self._schema, self._built, self._logs = fitted.recipe, schema, fitted.built, None
         weights = weights_trained(fitted.recipe, fitted.built)
         self._metrics = {"training": _history(fitted), "weights": weights, "comparison": fitted.comparison}
         self._metrics["validation"] = json.loads(self._report_of(fitted).to_json())
@@ -162,7 +182,6 @@ class Predictor:
             self.save(folder, overwrite=overwrite)
             shutil.rmtree(work, ignore_errors=True)
             self._logs = folder / "logs"
-        return self
 
     def predict(
         self, data: Any, *, without: Collection[str] = (), progress: bool | Progress | None = None
@@ -406,8 +425,10 @@ def _begin(folder: Path, *, resume: bool, overwrite: bool) -> Path:
     """
     from polyfuse.training.checkpoints import FILE
 
-    artifact.check_free(folder, overwrite=overwrite)
     work = folder.with_name(f"{folder.name}.training")
+    if not processes.first():
+        return work
+    artifact.check_free(folder, overwrite=overwrite)
     if any(work.rglob(FILE)) and not resume:
         if not overwrite:
             raise InputError(

@@ -96,17 +96,21 @@ def fit(
 
     Column types, encoders, tuning and task are inferred and shown before training starts; [bold]polyfuse recipe[/bold]
     prints them to edit. The best way to combine is found, by comparing all of them on rows that they have not seen, or
-    named with --set fusion=NAME. Ctrl-C stops and keeps the best so far.
+    named with --set fusion=NAME. Ctrl-C stops and keeps the best so far. To share the work among N processes:
+    torchrun --nproc-per-node N -m polyfuse fit …
 
     Example:  polyfuse fit train.csv --target price --out runs/price --set fusion=attention
     """
     from polyfuse.cli import show
+    from polyfuse.core import processes
 
     predictor = _predictor(target, recipe, settings, preset=preset, **{"training.time_limit": time_limit})
     plan = predictor.plan(train)
-    show.plan(plan)
+    if processes.first():
+        show.plan(plan)
     predictor.fit(plan.table, validation=validation, out=out, resume=resume, overwrite=overwrite, progress=True)
-    show.fitted(predictor, out, as_json=as_json)
+    if processes.first():
+        show.fitted(predictor, out, as_json=as_json)
 
 
 @app.command()

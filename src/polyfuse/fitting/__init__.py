@@ -30,8 +30,11 @@ def fit(
     work: Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
-) -> Fitted:
+) -> Fitted | None:
     """Train the model of a plan.
+
+    Where torchrun started several processes, each has to call this; the first one always gets what was fitted, others
+    may get None.
 
     Args:
         plan: what to do.
@@ -53,7 +56,7 @@ def fit(
         job = Job(plan, rows, other, accelerator, work, resume, log, progress, begun)
         if plan.recipe.fusion.name not in FUSIONS:
             found = fit_found(job)
-            return replace(found, recipe=with_ways(found.recipe, found.built.model))
+            return found and replace(found, recipe=with_ways(found.recipe, found.built.model))
         whole, recipe = fit_better(job, plan.recipe, job.metric)
     measured = whole.rows.subset(whole.held.tolist())
     seconds = time.monotonic() - begun

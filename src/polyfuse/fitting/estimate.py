@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from polyfuse.core import processes
 from polyfuse.core.contract import Encoder
 from polyfuse.data.rows import Rows
 from polyfuse.data.splits import split
@@ -30,9 +31,8 @@ def encoding_seconds(job: Job, encoders: Mapping[str, Encoder]) -> float:
     order = np.random.default_rng(0).permutation(len(rows))
     if len(rows) < 4 * (_WARM + _SAMPLE):
         return 0.0
-    return len(rows) * sum(
-        _measure(job, encoders, name, [order[:_WARM], order[_WARM : _WARM + _SAMPLE]]) for name in encoders
-    )
+    samples = [order[:_WARM], order[_WARM : _WARM + _SAMPLE]]
+    return processes.agreed(len(rows) * sum(_measure(job, encoders, name, samples) for name in encoders))
 
 
 def in_time(job: Job, seconds: float) -> Job:
@@ -48,7 +48,7 @@ def rows_in_time(job: Job, seconds: float) -> Rows:
         job: with its time limit.
         seconds: that the encoders need for all rows.
     """
-    rows, allowed = job.rows, _SHARE * job.remaining()
+    rows, allowed = job.rows, processes.agreed(_SHARE * job.remaining())
     if math.isinf(allowed) or seconds <= allowed:
         return rows
     count = min(len(rows), max(_LEAST_ROWS, round(len(rows) * max(allowed, 0.0) / seconds)))

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from polyfuse.core import processes
 from polyfuse.core.errors import InputError
+from polyfuse.core.interruption import interruptible
 from polyfuse.data.batches import Source
 from polyfuse.data.splits import folds as deal
 from polyfuse.ensemble import Ensemble, Member, is_table
@@ -36,6 +38,7 @@ from polyfuse.search.candidates import candidates
 from polyfuse.search.comparison import Comparison
 from polyfuse.search.finding import Found, find, mixed
 from polyfuse.search.material import Material
+from polyfuse.training.settings import on_pretrained
 from polyfuse.tuning import TUNINGS
 
 #: What models that are trained as a whole begin with.
@@ -60,12 +63,15 @@ class Settings:
     way: AutoWay
 
 
-def fit_found(job: Job) -> Fitted:
+def fit_found(job: Job) -> Fitted | None:
     """Find the best way to combine, or fit the ensemble or learner that a recipe names.
 
     Encoders that start at random are first trained as a whole, with a concatenation, and rest from then on; candidates
     are then compared on the rows that were kept aside, else by cross-validation over all rows. Where a recipe tunes
     pretrained encoders, a model is trained as a whole too, and takes part with the weight that is best on those rows.
+
+    Of several processes all encode, and train what is trained as a whole; the first one alone compares, and has the
+    model that comes out: others return None.
     """
     recipe, schema = job.plan.recipe, job.plan.schema
     encoders = make_encoders(recipe, schema, resting=True)
@@ -76,26 +82,22 @@ def fit_found(job: Job) -> Fitted:
     alone = replace(job, other=None)
     whole, recipe = _learn(alone, encoders)
     comparison = _comparison(job, recipe, encoders, settings)
-    found = find(
-        comparison,
-        settings.specs,
-        [job.halves] if whole is not None else _folds(job, settings.way),
-        ensemble=settings.way.ensemble,
-        progress=job.progress,
-        given=settings.given,
-    )
+    found, base = _find(job, comparison, settings, [job.halves] if whole is not None else _folds(job, settings.way))
     tuned = _tuned(recipe, encoders)
     wholes = []
     if settings.given:
         wholes = [
-            (spec, fit_whole(alone, _with(recipe, spec.combine), stage=str(i))) for i, spec in enumerate(settings.tuned)
+            (spec, fit_whole(alone, _tuning(job, recipe, spec.combine), stage=str(i)))
+            for i, spec in enumerate(settings.tuned)
         ]
     elif whole is not None:
         wholes = [(MemberSpec(combine=Component(name=BASE), tuned=bool(tuned)), whole)]
     elif tuned:
-        spec = MemberSpec(combine=found.base or Component(name=BASE), tuned=True)
-        whole, used = fit_better(alone, _with(recipe, spec.combine), job.metric)
+        spec = MemberSpec(combine=base or Component(name=BASE), tuned=True)
+        whole, used = fit_better(alone, _tuning(job, recipe, spec.combine), job.metric)
         wholes, recipe = [(spec, whole)], recipe.model_copy(update={"augmentation": used.augmentation})
+    if found is None:
+        return None
     for spec, made in wholes:
         member = _member(recipe, spec, made, tuned)
         found = mixed(found, spec, member, made.scores, made.held, comparison, given=settings.given)
@@ -128,6 +130,12 @@ def _with(recipe: Recipe, fusion: Component) -> Recipe:
     return recipe.model_copy(update={"fusion": fusion})
 
 
+def _tuning(job: Job, recipe: Recipe, fusion: Component) -> Recipe:
+    """Return the recipe of a model whose pretrained encoders are tuned."""
+    settings = on_pretrained(recipe.training, len(job.rows), job.metric.name)
+    return _with(recipe, fusion).model_copy(update={"training": settings})
+
+
 def _comparison(job: Job, recipe: Recipe, encoders: Encoders, settings: Settings) -> Comparison:
     """Encode all rows, and return a comparison that is ready to begin."""
     schema, device = job.plan.schema, job.accelerator.device
@@ -141,6 +149,25 @@ def _comparison(job: Job, recipe: Recipe, encoders: Encoders, settings: Settings
     material = Material(job.rows, bank, pooled_sources(bank, job.rows, sources, device, job.progress), sources, device)
     allowed = min(settings.way.seconds or max(_LEAST_SECONDS, seconds / 2), 0.6 * job.remaining())
     return Comparison(material, recipe, job.metric, job.accelerator, time.monotonic() + allowed)
+
+
+def _find(
+    job: Job, comparison: Comparison, settings: Settings, folds: list[tuple[Array, Array]]
+) -> tuple[Found | None, Component | None]:
+    """Return what the first process finds, None in the others, and the best fusion in all of them."""
+    found = None
+    if processes.rank() == 0:
+        with processes.alone():
+            found = find(
+                comparison,
+                settings.specs,
+                folds,
+                ensemble=settings.way.ensemble,
+                progress=job.progress,
+                given=settings.given,
+            )
+    with interruptible(lambda: None):  # the first process ends early, and says so to those that wait
+        return found, processes.agreed(found.base if found is not None else None)
 
 
 def _member(recipe: Recipe, spec: MemberSpec, whole: Whole, tuned: list[str]) -> Member:

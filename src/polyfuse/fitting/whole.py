@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from polyfuse.core import processes
 from polyfuse.data.augmentation import build_augmentations, default_augmentations
 from polyfuse.data.augmentation.source import AugmentedSource
 from polyfuse.data.batches import Batches, Source
@@ -65,7 +66,8 @@ def fit_better(job: Job, recipe: Recipe, metric: Metric, *, deadline: float | No
     chosen = _default_augmentation(job, recipe, whole.built)
     needed = 1.5 * (time.monotonic() - begun)
     end = job.deadline if deadline is None else deadline
-    if not chosen or whole.outcome.reason in ("interrupted", "time limit") or time.monotonic() + needed > end:
+    late = processes.agreed(time.monotonic() + needed > end)
+    if not chosen or whole.outcome.reason in ("interrupted", "time limit") or late:
         return whole, plain
     job = replace(job, rows=whole.learned)
     augmented = recipe.model_copy(update={"augmentation": chosen})

@@ -60,7 +60,7 @@ def ways_back(encoder: Encoder) -> list[list[str]]:
     backbone = encoder.backbone
     assert backbone is not None
     names = {module: name for name, module in backbone.named_modules()}
-    traces = [_Trace(block) for block in _blocks(backbone)]
+    traces = [_Trace(block) for block in blocks_of(backbone)]
     try:
         with torch.no_grad(), resting(encoder):
             encoder(**_placeholder(encoder))
@@ -105,7 +105,7 @@ def is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | Conv1D)
 
 
-def _blocks(model: nn.Module) -> list[nn.Module]:
+def blocks_of(model: nn.Module) -> list[nn.Module]:
     """Return the layers of a model's stack, those inside its stages where it has such."""
     found = find_stack(model)
     if found is None:
@@ -114,7 +114,7 @@ def _blocks(model: nn.Module) -> list[nn.Module]:
     for element in found[1]:
         inner = find_stack(element)
         if inner and len({type(each) for each in inner[1]}) == 1 and 2 * _size(inner[1]) > _size(element):
-            blocks += _blocks(element)
+            blocks += blocks_of(element)
         else:
             blocks.append(element)
     return blocks

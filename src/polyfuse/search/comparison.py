@@ -27,13 +27,12 @@ from polyfuse.recipe.ways import MemberSpec
 from polyfuse.search.candidates import label
 from polyfuse.search.material import TOKENS, Material, Reads
 from polyfuse.training.loop import Trainer, scored
-from polyfuse.training.settings import TrainingSettings
+from polyfuse.training.settings import on_features
 
 #: Fusions that go on after the first fold, the best ones.
 FINALISTS = 3
 _RESAMPLES = 400
 _FEW_ROWS = 20_000  # up to which learners compute with one thread
-_DEFAULTS = TrainingSettings()
 
 
 _UNKNOWN = Interval(math.nan, math.nan, math.nan)
@@ -310,19 +309,6 @@ class Comparison:
     def _over(self, needed: float = 0.0) -> bool:
         """Tell whether there is no time for work of so many seconds."""
         return self.stopped or time.monotonic() + needed > self.deadline
-
-
-def on_features(settings: TrainingSettings, rows: int) -> TrainingSettings:
-    """Return how a fusion is trained on Features that are known: in fewer, larger steps, where nothing else was set."""
-    batch = settings.batch_size
-    changed: dict[str, Any] = {}
-    if batch == _DEFAULTS.batch_size:
-        batch = changed["batch_size"] = int(2 ** np.clip(np.round(np.log2(max(rows, 1) / 16)), 3, 8))
-    if settings.learning_rate == _DEFAULTS.learning_rate:
-        changed["learning_rate"] = settings.learning_rate * math.sqrt(batch / _DEFAULTS.batch_size)
-    if settings.epochs == _DEFAULTS.epochs:
-        changed["epochs"] = 8
-    return settings.model_copy(update=changed)
 
 
 def _reads(spec: MemberSpec) -> Reads:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from polyfuse.core import processes
 from polyfuse.core.compute import Compute, Way, in_torch
 from polyfuse.core.contract import Encoder
 from polyfuse.core.errors import InputError
@@ -153,8 +154,15 @@ class FeatureCache:
             ) from error
         shards = list(_found(folder, wanted, tokens=tokens))
         missing = _missing(wanted, shards)
-        for shard in self._encode(wanted, missing, folder, chosen, progress, tokens=tokens):
-            shards.append(shard)
+        if processes.count() > 1:
+            processes.wait()  # until all have looked, so that what is missing is the same to all
+            mine = missing[processes.rank() :: processes.count()]
+            for _ in self._encode(wanted, mine, folder, chosen, progress, tokens=tokens):
+                pass
+            processes.wait()
+            shards = list(_found(folder, wanted, tokens=tokens))
+            missing = _missing(wanted, shards)  # what another machine keeps in a folder of its own
+        shards += self._encode(wanted, missing, folder, chosen, progress, tokens=tokens)
         self._evict({shard.path for shard in shards})
         where = {digest: (i, at) for i, shard in enumerate(shards) for at, digest in enumerate(shard.digests())}
         used = Counter(where[digest][0] for digest in wanted.first)
@@ -207,6 +215,11 @@ class FeatureCache:
         return trial.way, trial
 
     def _trial(self, wanted: _Wanted, progress: Progress | None = None) -> Trial:
+        trial = processes.agreed(self._tried(wanted, progress) if processes.rank() == 0 else None)
+        assert trial is not None
+        return trial
+
+    def _tried(self, wanted: _Wanted, progress: Progress | None = None) -> Trial:
         path = self.folder / "ways" / f"{trial_key(wanted.identity, wanted.device)}.json"
         known = remembered(path)
         if known is not None:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
 from polyfuse.core.errors import ArtifactError, InputError
 from polyfuse.core.files import whole_file
@@ -104,22 +103,3 @@ def set_random_states(states: Tensors) -> None:
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer) -> Tensors:
-    """Return an optimizer's state as tensors, by parameter number and name."""
-    return {
-        f"{number}.{name}": torch.as_tensor(value)
-        for number, state in optimizer.state_dict()["state"].items()
-        for name, value in state.items()
-        if value is not None
-    }
-
-
-def set_optimizer_state(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Put an optimizer's state back."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -14,23 +14,18 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from polyfuse.core.contract import Encoder, Tuning
+from polyfuse.core import processes
+from polyfuse.core.contract import Encoder, Head, Tuning
 from polyfuse.core.errors import PolyfuseError
 from polyfuse.core.interruption import interruptible
 from polyfuse.core.progress import Bar, Progress, Silent
-from polyfuse.core.types import Tensors
+from polyfuse.core.types import Batch, Tensors
 from polyfuse.data.batches import Batches
 from polyfuse.metrics import METRICS
 from polyfuse.model import FusionModel, Mix
-from polyfuse.training.checkpoints import (
-    Checkpoint,
-    Checkpoints,
-    optimizer_state,
-    random_states,
-    set_optimizer_state,
-    set_random_states,
-)
+from polyfuse.training.checkpoints import Checkpoint, Checkpoints, random_states, set_random_states
 from polyfuse.training.optimization import make_optimizer, schedule, trained_parameters
+from polyfuse.training.parallel import Replica, Step, part_of, spread
 from polyfuse.training.settings import TrainingSettings
 
 Reason = Literal["all epochs done", "no better for a while", "time limit", "interrupted", "diverged"]
@@ -104,17 +99,19 @@ class Trainer:
         deadline: float | None = None,
     ) -> None:
         self.training, self.validation, self.settings, self.accelerator = training, validation, settings, accelerator
-        self.model = model.to(accelerator.device)
+        self.model = model
+        self._replica = Replica(model, tunings, settings.sharding, accelerator.device)
         self.metric = METRICS[settings.metric or model.head.metrics[0]]
         self._checkpoints, self._log, self._progress = checkpoints, log, progress or Silent()
         self._deadline = deadline
-        self._tunings = tuple(tunings)
-        rates = {weight: rate for encoder, tuning in tunings for weight, rate in tuning.rates(encoder).items()}
-        self._optimizer = make_optimizer(model, rates, settings)
-        self._trained = list(trained_parameters(model))
+        self._tunings, trained = self._replica.tunings, self._replica.model
+        rates = {weight: rate for encoder, tuning in self._tunings for weight, rate in tuning.rates(encoder).items()}
+        self._optimizer = make_optimizer(trained, rates, settings)
+        self._trained = list(trained_parameters(trained))
         for group in self._optimizer.param_groups:
             group["base"] = group["lr"]
-        self._batches = math.ceil(len(training) / settings.batch_size)
+        self._batch_size = settings.batch_size * processes.count()
+        self._batches = math.ceil(len(training) / self._batch_size)
         self._updates_per_epoch = math.ceil(self._batches / settings.accumulate)
         self._state, self._best, self._lengths = _State(), Tensors(), training.lengths()
         self._interrupted = False
@@ -131,6 +128,8 @@ class Trainer:
         if resume:
             self._restore()
         state = self._state
+        if processes.rank():  # its rows are not those of the first, and nor is what is dropped from them
+            torch.manual_seed(_drawn(self.settings.seed, processes.rank(), state.updates).integers(2**63).item())
         total = self.settings.epochs * self._updates_per_epoch
         for encoder, tuning in self._tunings:
             tuning.begin(encoder, total)
@@ -145,7 +144,7 @@ class Trainer:
                 f"the loss is not a number in epoch {state.epoch + 1}: lower training.learning_rate"
                 f" ({self.settings.learning_rate:g}), or a tuning's own"
             )
-        _load(self.model, self._best)
+        self.model.load_state_dict(self._best, strict=False)
         return Outcome(self.metric.name, state.best, state.best_epoch, state.history, reason)
 
     def _epochs(self, bar: Bar) -> Reason:
@@ -170,31 +169,43 @@ class Trainer:
         """Go through the rest of the current epoch; return a reason to end before it is over."""
         state, settings = self._state, self.settings
         order = self._order(state.epoch)
-        self.model.train()
+        self._replica.step.train()
         self.training.set_epoch(state.epoch)
-        for rows, batch in zip(order[state.batch :], self.training.loader(order[state.batch :]), strict=True):
+        parts = [part_of(rows) for rows in order[state.batch :]]
+        loader = self.training.loader([mine for mine, _ in parts])
+        for rows, (mine, counted), batch in zip(order[state.batch :], parts, loader, strict=True):
             batch = batch.to(self.accelerator.device)
             assert batch.target is not None
-            present = _hide(batch.present, settings.modality_dropout)
-            loss = self.model.loss(batch.inputs, present, batch.target, _mix(len(present), settings.mixup))
-            if not torch.isfinite(loss):
-                return "diverged"
+            drawn = _drawn(settings.seed, state.epoch, state.batch)
+            present = _hide(batch.present, settings.modality_dropout, drawn, len(rows))
+            mix = _mix(len(mine), settings.mixup, drawn)
             group = min(settings.accumulate, len(order) - state.batch // settings.accumulate * settings.accumulate)
-            penalties = [tuning.penalty(encoder) for encoder, tuning in self._tunings]
-            total = sum((penalty for penalty in penalties if penalty is not None), loss)
-            self.accelerator.backward(total / group)
+            ends = (state.batch + 1) % settings.accumulate == 0 or state.batch + 1 == len(order)
+            with self._replica.accumulating(last=ends):
+                loss, total = self._replica.step(batch.inputs, present, batch.target, mix)
+                summed = float(processes.total(loss.detach().double() * counted))
+                if not math.isfinite(summed):
+                    return "diverged"
+                # Averaged over processes, each row counts the same.
+                self.accelerator.backward(total * (counted * processes.count() / len(rows) / group))
             state.batch += 1
-            state.loss += float(loss.detach()) * len(rows)
-            if state.batch % settings.accumulate == 0 or state.batch == len(order):
+            state.loss += summed
+            if ends:
                 self._update()
                 bar.advance(1, self._note())
-                if self._interrupted:
-                    return "interrupted"
-                if self._deadline is not None and time.monotonic() > self._deadline:
-                    return "time limit"
+                reason = self._ended()
+                if reason is not None:
+                    return reason
                 if state.updates % settings.checkpoint_every == 0 and state.batch < len(order):
                     self._checkpoint()
         return None
+
+    def _ended(self) -> Reason | None:
+        """Return why training is to end now, if any process says so."""
+        late = self._deadline is not None and time.monotonic() > self._deadline
+        flags = torch.tensor([float(self._interrupted), float(late)], device=self.accelerator.device)
+        interrupted, late = (processes.total(flags) > 0).tolist()
+        return "interrupted" if interrupted else "time limit" if late else None
 
     def _order(self, epoch: int) -> list[list[int]]:
         """Return the rows of each batch of an epoch, the same for the same seed.
@@ -206,7 +217,7 @@ class Trainer:
         shuffled = generator.permutation(len(self.training))
         lengths = self._lengths[shuffled]
         if lengths.any():
-            group = np.arange(len(shuffled)) // (self.settings.batch_size * _GROUP)
+            group = np.arange(len(shuffled)) // (self._batch_size * _GROUP)
             shuffled = shuffled[np.lexsort((lengths, group))]
         batches = [part.tolist() for part in np.array_split(shuffled, self._batches)]
         return [batches[i] for i in generator.permutation(len(batches))]
@@ -227,7 +238,9 @@ class Trainer:
         if self.validation is None:
             self._keep(math.nan, self._state.loss / len(self.training))
             return {}
-        y_true, y_score, loss = scored(self.model, self.validation, self.accelerator.device)
+        y_true, y_score, loss = _scored(
+            self._replica.scoring, self.model.head, self.validation, self.accelerator.device
+        )
         value = self.metric.function(y_true, y_score)
         state = self._state
         if not math.isfinite(loss):
@@ -239,7 +252,7 @@ class Trainer:
     def _keep(self, value: float, loss: float) -> None:
         state = self._state
         state.best, state.best_loss, state.best_epoch = value, loss, state.epoch + 1
-        self._best = {name: tensor.detach().clone() for name, tensor in _moving(self.model).items()}
+        self._best = {name: tensor.detach().clone() for name, tensor in self._replica.moving().items()}
 
     def _rank(self, value: float, loss: float) -> tuple[float, float]:
         """Order weights: by the metric, then by the loss, for a metric such as accuracy has many ties on few rows."""
@@ -256,66 +269,70 @@ class Trainer:
         self._interrupted = True
 
     def _checkpoint(self) -> None:
-        if self._checkpoints is not None:
-            self._checkpoints.save(
-                Checkpoint(
-                    _moving(self.model),
-                    self._best,
-                    optimizer_state(self._optimizer),
-                    random_states(),
-                    dict(vars(self._state)),
-                )
-            )
+        if self._checkpoints is None:
+            return
+        weights, optimizer = self._replica.moving(), self._replica.optimizer_state(self._optimizer)
+        if processes.rank() == 0:
+            progress = dict(vars(self._state))
+            self._checkpoints.save(Checkpoint(weights, self._best, optimizer, random_states(), progress))
 
     def _restore(self) -> None:
         checkpoint = self._checkpoints.load() if self._checkpoints is not None else None
         if checkpoint is None:
             return
-        _load(self.model, checkpoint.weights)
-        set_optimizer_state(self._optimizer, checkpoint.optimizer)
+        self._replica.load(checkpoint.weights)
+        self._replica.set_optimizer_state(self._optimizer, checkpoint.optimizer)
         set_random_states(checkpoint.random)
         self._best = checkpoint.best
         self._state = _State(**checkpoint.progress)
 
 
-@torch.inference_mode()
 def scored(model: FusionModel, batches: Batches, device: torch.device) -> tuple[Array, Array, float]:
     """Return the truth (rows, …), the scores (rows, …) and the mean loss of some rows, in their order."""
-    model.eval()
-    head, rows = model.head, np.arange(len(batches))
-    order = [part.tolist() for part in np.array_split(rows, math.ceil(len(rows) / _VALIDATION_BATCH))]
-    truths, scores, loss = [], [], 0.0
-    for batch in batches.loader(order):
+    return _scored(Step(model.to(device)), model.head, batches, device)
+
+
+@torch.no_grad()
+def _scored(step: nn.Module, head: Head, batches: Batches, device: torch.device) -> tuple[Array, Array, float]:
+    step.eval()
+    rows = np.arange(len(batches))
+    parts = min(len(rows), max(math.ceil(len(rows) / _VALIDATION_BATCH), processes.count()))
+    order = [part.tolist() for part in np.array_split(rows, parts)]
+
+    def score(batch: Batch) -> tuple[Array, Array, float]:
         batch = batch.to(device)
         assert batch.target is not None
-        output = model(batch.inputs, batch.present)
-        loss += float(head.loss(output, batch.target)) * len(batch.present)
-        truths.append(head.truth(batch.target).cpu())
-        scores.append(head.scores(output).cpu())
-    return torch.cat(truths).numpy(), torch.cat(scores).numpy(), loss / len(rows)
+        loss, scores = step(batch.inputs, batch.present, batch.target)
+        return head.truth(batch.target).cpu().numpy(), scores.cpu().numpy(), float(loss) * len(scores)
+
+    truths, scores, losses = zip(*spread(lambda some: map(score, batches.loader(some)), order), strict=True)
+    return np.concatenate(truths), np.concatenate(scores), sum(losses) / len(rows)
 
 
-def _mix(rows: int, alpha: float) -> Mix | None:
-    """Draw what a batch is mixed with, from torch's generator, whose state a checkpoint keeps."""
+def _drawn(*numbers: int) -> np.random.Generator:
+    """Return the generator of one batch, the same in every process, and after a run was taken up again."""
+    return np.random.default_rng(numbers)
+
+
+def _mix(rows: int, alpha: float, drawn: np.random.Generator) -> Mix | None:
+    """Draw what a batch is mixed with."""
     if alpha == 0:
         return None
-    share = torch.distributions.Beta(alpha, alpha).sample()
-    return torch.randperm(rows), float(share)
+    share = float(drawn.beta(alpha, alpha))
+    return torch.from_numpy(drawn.permutation(rows)), share
 
 
-def _hide(present: Tensor, rate: float) -> Tensor:
-    """Hide a share of the present modalities, but never the last one of a row."""
+def _hide(present: Tensor, rate: float, drawn: np.random.Generator, rows: int) -> Tensor:
+    """Hide a share of the present modalities, but never the last one of a row.
+
+    Args:
+        present: (this process's part of the batch, modalities) bool.
+        rate: the share.
+        drawn: of the batch.
+        rows: of the whole batch: what is hidden does not depend on how many processes share it.
+    """
     if rate == 0:
         return present
-    kept = present & (torch.rand(present.shape) >= rate).to(present.device)
+    some = part_of(range(rows))[0]
+    kept = present & torch.from_numpy(drawn.random((rows, present.shape[1]))[some] >= rate).to(present.device)
     return torch.where(kept.any(1, keepdim=True), kept, present)
-
-
-def _moving(model: nn.Module) -> Tensors:
-    """Return the weights that are trained, and the buffers."""
-    fixed = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    return {name: tensor for name, tensor in model.state_dict().items() if name not in fixed}
-
-
-def _load(model: nn.Module, weights: Tensors) -> None:
-    model.load_state_dict(weights, strict=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -34,7 +35,7 @@ class TrainingSettings(Strict):
 
     Attributes:
         epochs: passes over the training rows, at most.
-        batch_size: rows of one forward pass.
+        batch_size: rows of one forward pass, of each process where torchrun starts several.
         accumulate: forward passes of one update.
         optimizer: "adamw": θ ← θ − η m̂/(√v̂+ε) − ηλθ (Loshchilov & Hutter 2019), or "sgd" with momentum 0.9 and the
             same decoupled decay.
@@ -55,6 +56,8 @@ class TrainingSettings(Strict):
             float32 with less precise products of matrices ("medium"), or in plain float32. "auto" tries them for about
             a second and takes the fastest whose Features have a cosine of at least 0.999 with those of float32.
             Predictions are made in the same way; those of "onnx" in float32, which is the same arithmetic.
+        sharding: over the processes that torchrun starts: "full" keeps in each its share only of every weight, gradient
+            and state of the optimizer, for models too large for one; "none" keeps all in each.
         seed: of everything random.
         time_limit: seconds, or "90s", "5m", "1h", after which training stops and the best weights so far come out.
             Where frozen encoders would need more than half of it, a sample of the rows is used.
@@ -77,7 +80,42 @@ class TrainingSettings(Strict):
     patience: Count = 5
     precision: Literal["auto", "bf16", "float32"] = "auto"
     compute: Compute | dict[str, Compute] = "auto"
+    sharding: Literal["none", "full"] = "none"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     time_limit: Duration | None = None
     checkpoint_every: Count = 500
     trackers: tuple[Tracker, ...] = ("tensorboard",)
+
+
+_DEFAULTS = TrainingSettings()
+_UPDATES_BATCH = 32  # rows of a step in which pretrained weights move
+_TUNED_ROWS = 5_000  # that a tuning sees in all its epochs
+
+
+def on_features(settings: TrainingSettings, rows: int) -> TrainingSettings:
+    """Return how a fusion is trained on Features that are known: in fewer, larger steps, where nothing else was set."""
+    batch = settings.batch_size
+    changed: dict[str, Any] = {}
+    if batch == _DEFAULTS.batch_size:
+        batch = changed["batch_size"] = 2 ** min(8, max(3, round(math.log2(max(rows, 1) / 16))))
+    if settings.learning_rate == _DEFAULTS.learning_rate:
+        changed["learning_rate"] = settings.learning_rate * math.sqrt(batch / _DEFAULTS.batch_size)
+    if settings.epochs == _DEFAULTS.epochs:
+        changed["epochs"] = 8
+    return settings.model_copy(update=changed)
+
+
+def on_pretrained(settings: TrainingSettings, rows: int, metric: str) -> TrainingSettings:
+    """Return how pretrained encoders are tuned: in few epochs of small steps, where nothing else was set.
+
+    Args:
+        settings: as they were given.
+        rows: of the table.
+        metric: that decides which weights are kept.
+    """
+    changed: dict[str, Any] = {"metric": settings.metric or metric}
+    if settings.batch_size == _DEFAULTS.batch_size:
+        changed["batch_size"] = _UPDATES_BATCH
+    if settings.epochs == _DEFAULTS.epochs:
+        changed["epochs"] = min(_DEFAULTS.epochs, max(2, round(_TUNED_ROWS / max(rows, 1))))
+    return settings.model_copy(update=changed)

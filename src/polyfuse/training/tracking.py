@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 
-from polyfuse.core.errors import InputError, import_extra
+from polyfuse.core import processes
+from polyfuse.core.errors import import_extra
 from polyfuse.training.loop import Log
 from polyfuse.training.settings import Tracker
 
@@ -25,17 +28,19 @@ def make_accelerator(
 
     Raises:
         MissingExtra: a tracker is not installed.
-        InputError: several processes were started; they would each train a model of their own, unsynchronised.
     """
     chosen = list(trackers) if folder is not None else []
     for name in chosen:
         if name in _EXTRAS:
             import_extra(name, _EXTRAS[name], f"training.trackers: {name}")
-    accelerator = Accelerator(cpu=device.type == "cpu", log_with=chosen or None, project_dir=folder)
-    if accelerator.num_processes > 1:
-        raise InputError(
-            f"{accelerator.num_processes} processes were started, and training runs in one: start it without torchrun"
-        )
+    # `cpu` is what makes processes without a GPU meet at all; the first one may work alone for a long time.
+    accelerator = Accelerator(
+        cpu=device.type == "cpu",
+        log_with=chosen or None,
+        project_dir=folder,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))],
+    )
+    processes.leave_at_exit()
     return accelerator
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from torch import nn
@@ -22,7 +23,7 @@ class LastTuning(Tuning):
     is kept: all layers are run at each step, with the same result.
 
     Args:
-        layers: number of last layers that move.
+        layers: number of last layers that move; half of them when left out.
         learning_rate: of those layers.
         layer_decay: each layer below the last one learns at this times the rate of the one above it; 1 is the same
             for all.
@@ -30,7 +31,7 @@ class LastTuning(Tuning):
 
     learning_rate: float
 
-    def __init__(self, *, layers: Depth = 2, learning_rate: Rate = 5e-5, layer_decay: Decay = 1.0) -> None:
+    def __init__(self, *, layers: Depth | None = None, learning_rate: Rate = 2e-4, layer_decay: Decay = 1.0) -> None:
         self.layers, self.learning_rate, self.layer_decay = layers, learning_rate, layer_decay
 
     def apply(self, encoder: Encoder) -> None:
@@ -40,7 +41,8 @@ class LastTuning(Tuning):
             InputError: the encoder has no pretrained backbone, or one without layers of their own.
         """
         stack = stack_of(encoder, "last")
-        below, above = weights_around(encoder, stack[max(0, len(stack) - self.layers)])
+        layers = min(self.layers or math.ceil(len(stack) / 2), len(stack))
+        below, above = weights_around(encoder, stack[len(stack) - layers])
         if not above - below:
             raise InputError(
                 f"tuning: last finds no weight in the last layers of {type(encoder.backbone).__name__} that the layers"
@@ -49,7 +51,7 @@ class LastTuning(Tuning):
         encoder.requires_grad_(False)
         for parameter in above - below:
             parameter.requires_grad_(True)
-        encoder.part(self.layers)
+        encoder.part(layers)
 
     def cached(self, encoder: Encoder) -> Encoder | None:
         """Return what lies below the layers that move."""
