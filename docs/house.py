@@ -12,6 +12,7 @@ CAPTIONS = {
     "cli": "commands, their tables and exit codes",
     "testing": "checks of every component",
     "predictor": "the face: fit, predict, evaluate, save, load",
+    "study": "recipes tried one after another, the best fitted",
     "artifact": "the saved folder",
     "fitting": "recipe + table → trained",
     "inference": "rows → scores",

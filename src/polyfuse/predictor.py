@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import warnings
 from collections.abc import Collection, Mapping
@@ -34,6 +33,7 @@ from polyfuse.tuning import TUNINGS
 if TYPE_CHECKING:
     from polyfuse.evaluation.report import Report
     from polyfuse.fitting import Fitted, Plan
+    from polyfuse.study import Spaces
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ class Predictor:
             recipe = {"target": target}
         given = read_recipe(recipe, target=target)
         self._given = updated(given, settings) if settings else given
+        self._set = settings
         self.recipe = self._given
         self._schema: Schema | None = None
         self._built: Built | None = None
@@ -169,13 +170,82 @@ class Predictor:
             vars(self).update(vars(load(folder)))
         return self
 
-    def _take(self, fitted: Fitted, schema: Schema, folder: Path | None, work: Path | None, *, overwrite: bool) -> None:
+    def tune(
+        self,
+        data: Any,
+        *,
+        trials: int = 20,
+        time_limit: str | float | None = None,
+        out: str | Path | None = None,
+        study: str | Path | None = None,
+        space: Spaces | None = None,
+        overwrite: bool = False,
+        progress: bool | Progress | None = None,
+    ) -> Predictor:
+        """Try many recipes on a table, and fit the best one.
+
+        The search goes over fusions, their options, the head's, and how the model is trained; with the preset "best"
+        over tunings too. What was set (in `settings`, or with --set) stays; what stands in a recipe file is where the
+        search begins. All trials learn from the same rows, and are measured on the same others. Ctrl-C ends the search
+        and fits the best recipe so far. `metrics["tuning"]` tells of every trial.
+
+        Args:
+            data: as for `fit`.
+            trials: how many there are to be in the study, those of earlier calls included.
+            time_limit: seconds, or "90s", "10m", "1h", after which all is done, the last fit included.
+            out: where to save the artifact.
+            study: an SQLite file that Optuna's own tools can open, to go on from; `<out>.study.db` when left out.
+            space: where to look, by key of the recipe: a pair of numbers, a list, or a text such as "1e-4..1e-2" or
+                "concat,gated", e.g. `{"fusion": ["concat", "gated"], "training.learning_rate": (1e-4, 1e-2)}`.
+            overwrite: replace an artifact at `out`; a study is always gone on with.
+            progress: whether bars are shown; where someone is looking, when left out.
+
+        Raises:
+            DataError: with every problem found in the table.
+            InputError: something else in the call is wrong, or the study is of another table, recipe or space.
+            PolyfuseError: no trial came to an end.
+            MissingExtra: Optuna is not installed; it comes with the extra `tune`.
+        """
+        from polyfuse.fitting import make_plan
+        from polyfuse.study import set_keys, tune
+
+        folder = Path(out).absolute() if out is not None else None
+        if folder is not None:
+            artifact.check_free(folder, overwrite=overwrite)
+            study = study or folder.with_name(f"{folder.name}.study.db")
+        work = folder.with_name(f"{folder.name}.tuning") if folder is not None else None
+        plan = make_plan(self._given, self._read(data))
+        tuned = tune(
+            plan,
+            trials=trials,
+            time_limit=time_limit,
+            file=Path(study) if study is not None else None,
+            space=space,
+            fixed=set_keys(self._set),
+            work=work,
+            progress=make_progress(progress),
+        )
+        self._take(tuned.fitted, plan.schema, folder, work, overwrite=overwrite, tuning=tuned.about)
+        return self
+
+    def _take(
+        self,
+        fitted: Fitted,
+        schema: Schema,
+        folder: Path | None,
+        work: Path | None,
+        *,
+        overwrite: bool,
+        tuning: dict[str, Any] | None = None,
+    ) -> None:
         """Take what was fitted, measure it, and save it."""
-        from polyfuse.fitting import weights_trained
+        from polyfuse.fitting import history, weights_trained
 
         self.recipe, self._schema, self._built, self._logs = fitted.recipe, schema, fitted.built, None
         weights = weights_trained(fitted.recipe, fitted.built)
-        self._metrics = {"training": _history(fitted), "weights": weights, "comparison": fitted.comparison}
+        self._metrics = {"training": history(fitted), "weights": weights, "comparison": fitted.comparison}
+        if tuning is not None:
+            self._metrics["tuning"] = tuning
         self._metrics["validation"] = json.loads(self._report_of(fitted).to_json())
         if folder is not None and work is not None:
             self._logs = work / "logs"
@@ -394,27 +464,6 @@ def load(folder: str | Path) -> Predictor:
     logs = Path(folder) / "logs"
     predictor._logs = logs if logs.is_dir() else None
     return predictor
-
-
-def _history(fitted: Fitted) -> dict[str, Any]:
-    """Return how a fit went, as JSON values."""
-    about: dict[str, Any] = {
-        "rows": len(fitted.rows),
-        "skipped_rows": len(fitted.rows.skipped),
-        "notes": fitted.rows.notes,
-        "seconds": round(fitted.seconds, 3),
-    }
-    outcome = fitted.outcome
-    if outcome is None:
-        return {**about, "reason": fitted.comparison["reason"]}
-    history = [{name: _defined(value) for name, value in epoch.items()} for epoch in outcome.history]
-    told = {"metric": outcome.metric, "best": _defined(outcome.value), "epoch": outcome.epoch, "history": history}
-    return {**about, **told, "reason": outcome.reason}
-
-
-def _defined(value: float) -> float | None:
-    """Return a figure as JSON has it: undefined ones are null."""
-    return value if math.isfinite(value) else None
 
 
 def _begin(folder: Path, *, resume: bool, overwrite: bool) -> Path:

@@ -220,7 +220,7 @@ def test_ctrl_c_leaves_a_usable_artifact(folder: Path) -> None:
 
 def test_help_teaches_and_needs_no_torch(folder: Path) -> None:
     out, _ = polyfuse("--help", cwd=folder)
-    for command in ("fit", "predict", "evaluate", "recipe", "info", "demo"):
+    for command in ("fit", "tune", "predict", "evaluate", "recipe", "info", "demo"):
         assert command in out
         assert "Example" in polyfuse(command, "--help", cwd=folder)[0] or command == "demo"
     code = "import sys; from typer.testing import CliRunner; from polyfuse.cli.app import app;"

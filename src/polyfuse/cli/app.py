@@ -114,6 +114,60 @@ def fit(
 
 
 @app.command()
+def tune(
+    train: Rows,
+    target: TargetColumn = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to save the artifact.")] = Path("runs/tuned"),
+    trials: Annotated[int, typer.Option(help="Trials in all, those of earlier runs included.", min=1)] = 20,
+    time_limit: Annotated[
+        str | None, typer.Option(help="Be done 90s, 10m, 1h after the start, with the best so far.")
+    ] = None,
+    study: Annotated[
+        Path | None, typer.Option(help="The study, an SQLite file, to go on with.", show_default="OUT.study.db")
+    ] = None,
+    recipe: RecipeFile = None,
+    settings: Settings = None,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where to look, e.g. fusion=concat,gated or training.learning_rate=1e-4..1e-2.",
+            metavar="KEY=LOW..HIGH|ONE,OTHER",
+        ),
+    ] = None,
+    preset: Preset = None,
+    seed: Annotated[int | None, typer.Option(help="Of the search, and of all else that is random.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an artifact at OUT.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Try many recipes on a table, fit the best one and save it.
+
+    Searched are fusions, their options, those of the head, and how the model is trained; with --preset best tunings of
+    pretrained encoders too. What --set says stays. A trial that is behind ends early. The same command goes on with the
+    study until there are so many trials; Ctrl-C ends the search and fits the best recipe so far.
+
+    Example:  polyfuse tune train.csv --target price --out runs/price --trials 30 --space fusion=concat,gated
+    """
+    from polyfuse.cli import show
+
+    predictor = _predictor(target, recipe, settings, preset=preset, **{"training.seed": seed})
+    plan = predictor.plan(train)
+    show.plan(plan, searched=True)
+    predictor.tune(
+        plan.table,
+        trials=trials,
+        time_limit=time_limit,
+        out=out,
+        study=study,
+        space=space,
+        overwrite=overwrite,
+        progress=True,
+    )
+    if not as_json:
+        show.tuned(predictor)
+    show.fitted(predictor, out, as_json=as_json)
+
+
+@app.command()
 def predict(
     run: Run,
     rows: Rows,

@@ -35,8 +35,8 @@ def messages() -> Console:
     return Console(file=sys.stderr, highlight=False)
 
 
-def plan(plan: Plan) -> None:
-    """Show what a fit will do."""
+def plan(plan: Plan, *, searched: bool = False) -> None:
+    """Show what a fit will do; or around what a search will look."""
     console, recipe, schema = messages(), plan.recipe, plan.schema
     assert isinstance(recipe.tuning, dict)
     target = schema.target
@@ -51,7 +51,8 @@ def plan(plan: Plan) -> None:
         tuning = str(recipe.tuning[modality.share or name].as_data())
         table.add_row(*map(escape, (name, columns, encoder, tuning)))
     console.print(table)
-    console.print(f"fusion: {escape(str(recipe.fusion.as_data()))}{escape(_about_fusion(recipe))}")
+    about = ": one that a trial draws" if searched and recipe.fusion.name == "auto" else _about_fusion(recipe)
+    console.print(f"fusion: {escape(str(recipe.fusion.as_data()))}{escape(about)}")
     left_out(schema)
 
 
@@ -94,6 +95,13 @@ def fitted(predictor: Predictor, out: Path, *, as_json: bool) -> None:
     console.print(f"saved [bold]{escape(str(out))}[/bold]; next:")
     console.print(f"  polyfuse evaluate {escape(str(out))} test.csv")
     console.print(f"  polyfuse predict {escape(str(out))} test.csv --out predictions.csv")
+
+
+def tuned(predictor: Predictor) -> None:
+    """Show what a search tried."""
+    console = Console(highlight=False)
+    for table in _trials(predictor.metrics["tuning"]):
+        console.print(table)
 
 
 def check_writable(out: Path | None) -> None:
@@ -191,6 +199,8 @@ def _tables(metrics: dict[str, Any]) -> Iterator[Table]:
         share = f"{line['trained'] / line['all']:.2%}"
         weights.add_row(escape(line["part"]), line["tuning"] or "", f"{line['trained']:,}", f"{line['all']:,}", share)
     yield weights
+    if metrics.get("tuning"):
+        yield from _trials(metrics["tuning"])
     found = metrics.get("comparison")
     if not found:
         return
@@ -204,6 +214,30 @@ def _tables(metrics: dict[str, Any]) -> Iterator[Table]:
         figures = (f"{line['rows']:,}", f"{line['seconds']:.1f}", f"{line['weight']:.2f}" if line["weight"] else "")
         compared.add_row(escape(line["candidate"]), value, interval, *figures, escape(line["note"]))
     yield compared
+
+
+def _trials(tuning: dict[str, Any]) -> Iterator[Table]:
+    """Yield the trials of a search, the best first, and how much what was drawn matters."""
+    from polyfuse.study import shown
+
+    sign = -1 if tuning["greater_is_better"] else 1
+    lines = sorted(tuning["trials"], key=lambda line: (line["state"] != "complete", sign * (line["value"] or 0.0)))
+    told = f"{tuning['reason']}; the best is trial {tuning['best']}" + (
+        f"; the study is {tuning['study']}" if tuning["study"] else ""
+    )
+    table = Table(title=f"Tried, by {tuning['metric']}", title_justify="left", caption=escape(told))
+    for heading in ("trial", "value", "epochs", "s", "", "drawn"):
+        table.add_column(heading, justify="left" if heading in ("", "drawn") else "right", overflow="fold")
+    for line in lines:
+        table.add_row(*map(escape, shown(line)))
+    yield table
+    if tuning["importance"]:
+        matters = Table(title="How much of the differences it explains", title_justify="left")
+        matters.add_column("drawn")
+        matters.add_column("share", justify="right")
+        for name, share in [(name, share) for name, share in tuning["importance"].items() if share >= 0.005]:
+            matters.add_row(escape(name), f"{share:.0%}")
+        yield matters
 
 
 def _component(registry: Any, name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from polyfuse.core.options import Count, Depth, Share, Width
+from polyfuse.core.options import Count, Depth, Heads, Share, Width
 from polyfuse.core.types import Features
 from polyfuse.data.schema import Column
 from polyfuse.encoders.table import CategoryEmbeddings, NumberEmbedding, NumberEmbeddings, TableEncoder
@@ -35,7 +35,7 @@ class FTTransformerEncoder(TableEncoder):
         *,
         dim: Width = 64,
         depth: Depth = 2,
-        heads: Count = 4,
+        heads: Heads = 4,
         numbers: NumberEmbedding = "piecewise",
         bins: Count = 16,
         dropout: Share = 0.1,

@@ -11,22 +11,24 @@ from typing import Any
 from polyfuse.core.compute import default_device
 from polyfuse.core.progress import Progress, Silent
 from polyfuse.data.reading import Table
+from polyfuse.data.rows import Rows
 from polyfuse.fitting.found import fit_found
 from polyfuse.fitting.job import Job, read
-from polyfuse.fitting.plan import Fitted, Plan, make_plan, weights_trained
+from polyfuse.fitting.plan import Fitted, Plan, history, make_plan, weights_trained
 from polyfuse.fitting.sources import cached_sources
 from polyfuse.fitting.whole import fit_better
 from polyfuse.fusion import FUSIONS
 from polyfuse.recipe.building import with_ways
 from polyfuse.training.tracking import make_accelerator, tracking
 
-__all__ = ["Fitted", "Plan", "cached_sources", "fit", "make_plan", "weights_trained"]
+__all__ = ["Fitted", "Plan", "cached_sources", "fit", "history", "make_plan", "weights_trained"]
 
 
 def fit(
     plan: Plan,
     *,
     validation: Table | None = None,
+    rows: Rows | None = None,
     work: Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
@@ -39,6 +41,7 @@ def fit(
     Args:
         plan: what to do.
         validation: rows that decide which weights are kept; split off the training table when left out.
+        rows: of the training table, where they were read before; all of it is read when left out.
         work: a folder for the checkpoint and the trackers; None keeps neither.
         resume: go on from the checkpoint there, if there is one.
         progress: shows how far it is.
@@ -50,7 +53,7 @@ def fit(
     progress = progress or Silent()
     logs = work / "logs" if work is not None else None
     accelerator = make_accelerator(default_device(), plan.recipe.training.trackers, logs)
-    rows = read(plan, plan.table, progress, training=True)
+    rows = rows or read(plan, plan.table, progress, training=True)
     other = read(plan, validation, progress, training=False) if validation is not None else None
     with tracking(accelerator, logs, "polyfuse", _flat(plan.recipe.as_data())) as log:
         job = Job(plan, rows, other, accelerator, work, resume, log, progress, begun)

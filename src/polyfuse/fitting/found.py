@@ -63,7 +63,7 @@ class Settings:
     way: AutoWay
 
 
-def fit_found(job: Job) -> Fitted | None:
+def fit_found(job: Job, *, aside: bool = False) -> Fitted | None:
     """Find the best way to combine, or fit the ensemble or learner that a recipe names.
 
     Encoders that start at random are first trained as a whole, with a concatenation, and rest from then on; candidates
@@ -72,6 +72,10 @@ def fit_found(job: Job) -> Fitted | None:
 
     Of several processes all encode, and train what is trained as a whole; the first one alone compares, and has the
     model that comes out: others return None.
+
+    Args:
+        job: the rows, and where it is computed.
+        aside: measure on the rows kept aside, also where cross-validation over all rows would be.
     """
     recipe, schema = job.plan.recipe, job.plan.schema
     encoders = make_encoders(recipe, schema, resting=True)
@@ -82,7 +86,8 @@ def fit_found(job: Job) -> Fitted | None:
     alone = replace(job, other=None)
     whole, recipe = _learn(alone, encoders)
     comparison = _comparison(job, recipe, encoders, settings)
-    found, base = _find(job, comparison, settings, [job.halves] if whole is not None else _folds(job, settings.way))
+    folds = [job.halves] if whole is not None or aside else _folds(job, settings.way)
+    found, base = _find(job, comparison, settings, folds)
     tuned = _tuned(recipe, encoders)
     wholes = []
     if settings.given:

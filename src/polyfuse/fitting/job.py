@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 
@@ -114,15 +115,25 @@ def read(plan: Plan, table: Table, progress: Progress, *, training: bool) -> Row
     return read_rows(table, plan.schema, training=training, answers=True, on_bad_row=bad, progress=progress)
 
 
-def _run_id(recipe: Recipe, *tables: Rows) -> str:
-    """Identify recipe and data: what a checkpoint must have in common with the run that goes on from it."""
+def what_decides(recipe: Recipe) -> dict[str, Any]:
+    """Return, as JSON values, all of a recipe that the weights depend on."""
     about = recipe.as_data()
-    for key in ("time_limit", "trackers", "checkpoint_every"):  # these do not change the weights
+    for key in ("time_limit", "trackers", "checkpoint_every"):
         about["training"].pop(key, None)
-    whole = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16)
+    return about
+
+
+def data_digest(*tables: Rows, about: bytes = b"") -> str:
+    """Hash the answers and values of tables, after what else is to be hashed with them."""
+    whole = hashlib.blake2b(about, digest_size=16)
     for rows in tables:
         whole.update(json.dumps(rows.answers, default=str).encode())
         for name in rows.schema.modalities:
             for row in range(len(rows)):
                 whole.update(rows.digest(name, row) or b"-")
     return whole.hexdigest()
+
+
+def _run_id(recipe: Recipe, *tables: Rows) -> str:
+    """Identify recipe and data: what a checkpoint must have in common with the run that goes on from it."""
+    return data_digest(*tables, about=json.dumps(what_decides(recipe), sort_keys=True).encode())

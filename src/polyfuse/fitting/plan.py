@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +98,27 @@ def weights_trained(recipe: Recipe, built: Built) -> list[dict[str, Any]]:
         add(f"fusion{of}", None, member.model.fusion)
         add(f"head{of}", None, member.model.head)
     return found
+
+
+def history(fitted: Fitted) -> dict[str, Any]:
+    """Return how a fit went, as JSON values."""
+    about: dict[str, Any] = {
+        "rows": len(fitted.rows),
+        "skipped_rows": len(fitted.rows.skipped),
+        "notes": fitted.rows.notes,
+        "seconds": round(fitted.seconds, 3),
+    }
+    outcome = fitted.outcome
+    if outcome is None:
+        return {**about, "reason": fitted.comparison["reason"]}
+    history = [{name: _defined(value) for name, value in epoch.items()} for epoch in outcome.history]
+    told = {"metric": outcome.metric, "best": _defined(outcome.value), "epoch": outcome.epoch, "history": history}
+    return {**about, **told, "reason": outcome.reason}
+
+
+def _defined(value: float) -> float | None:
+    """Return a figure as JSON has it: undefined ones are null."""
+    return value if math.isfinite(value) else None
 
 
 def make_plan(recipe: Recipe, table: Table) -> Plan:

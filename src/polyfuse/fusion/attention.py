@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from polyfuse.core.options import Count, Depth, Share, Width
+from polyfuse.core.options import Count, Depth, Heads, Share, Width
 from polyfuse.core.types import Features
 from polyfuse.fusion.aligned import AlignedFusion
 from polyfuse.layers.transformer import AttentionPool, Block
@@ -38,7 +38,7 @@ class AttentionFusion(AlignedFusion):
         *,
         dim: Width = 128,
         depth: Depth = 1,
-        heads: Count = 4,
+        heads: Heads = 4,
         dropout: Share = 0.1,
         most_tokens: Count | None = None,
     ) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from polyfuse.core.contract import LossOf
 from polyfuse.core.errors import InputError
-from polyfuse.core.options import Count, Share, Width
+from polyfuse.core.options import AtMost, Count, Share, Width
 from polyfuse.core.types import Features
 from polyfuse.fusion.aligned import AlignedFusion
 
@@ -46,7 +46,7 @@ class ExpertsFusion(AlignedFusion):
         *,
         dim: Width = 128,
         experts: Count = 4,
-        chosen: Count = 2,
+        chosen: Annotated[Count, AtMost("experts")] = 2,
         balance: Annotated[float, Ge(0), Le(10)] = 0.01,
         dropout: Share = 0.1,
     ) -> None:

@@ -35,6 +35,14 @@ def names() -> list[str]:
     ]
 
 
+def applying(schema: Schema) -> list[str]:
+    """Return the names of the fusions and learners that are worth a try on a table, the quickest first."""
+    found = [name for name in names() if name in FUSIONS or name in LEARNERS]
+    if len(schema.modalities) == 1:
+        found = [name for name in found if name not in FUSIONS or name in _OF_ONE]
+    return found if len(schema.target.levels) <= _MOST_LABELS else [name for name in found if name != "boosting"]
+
+
 def check_names(chosen: Collection[str] | None) -> None:
     """Check names of candidates.
 
@@ -61,11 +69,8 @@ def candidates(chosen: Collection[str] | None, schema: Schema, encoders: Mapping
     """
     known = names()
     check_names(chosen)
-    wanted = [name for name in known if chosen is None or name in chosen]
-    if len(schema.modalities) == 1 and chosen is None:
-        wanted = [name for name in wanted if name not in FUSIONS or name in _OF_ONE]
-    if len(schema.target.levels) > _MOST_LABELS and chosen is None:
-        wanted.remove("boosting")
+    chosen = (WORDS, ALONE, *applying(schema)) if chosen is None else chosen
+    wanted = [name for name in known if name in chosen]
     texts = text_modalities(schema)
     found: list[MemberSpec] = []
     for name in wanted:

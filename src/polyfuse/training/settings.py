@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from polyfuse.core.compute import Compute
-from polyfuse.core.options import Count, Rate, Share
+from polyfuse.core.options import Count, Doubled, Rate, Share, Usual
 from polyfuse.data.schema import Strict
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -66,16 +66,16 @@ class TrainingSettings(Strict):
     """
 
     epochs: Count = 12
-    batch_size: Count = 64
+    batch_size: Annotated[Count, Doubled()] = 64
     accumulate: Count = 1
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Rate = 1e-3
-    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.01
+    weight_decay: Annotated[float, Field(ge=0, le=10), Usual(1e-4, 0.3, log=True)] = 0.01
     warmup: Share = 0.1
     schedule: Literal["cosine", "constant"] = "cosine"
     clip: Annotated[float, Field(gt=0)] = 1.0
     modality_dropout: Share = 0.2
-    mixup: Annotated[float, Field(ge=0, le=10)] = 0.0
+    mixup: Annotated[float, Field(ge=0, le=10), Usual(0.0, 1.0)] = 0.0
     metric: str | None = None
     patience: Count = 5
     precision: Literal["auto", "bf16", "float32"] = "auto"

@@ -10,10 +10,11 @@ from torch import nn
 
 from polyfuse.core.contract import Encoder
 from polyfuse.core.errors import InputError
+from polyfuse.core.options import Usual
 from polyfuse.core.weights import base_weights
 from polyfuse.layers.anatomy import find_stack, weights_around
 
-Decay: TypeAlias = Annotated[float, Gt(0), Le(1)]
+Decay: TypeAlias = Annotated[float, Gt(0), Le(1), Usual(0.5, 1.0)]
 
 
 @dataclass(frozen=True)
