@@ -20,6 +20,7 @@ import pytest
 import polyfuse as pf
 from polyfuse.core.errors import InputError, MissingExtra, PolyfuseError
 from polyfuse.core.progress import Silent
+from polyfuse.fitting.found import fit_found
 from polyfuse.fitting.whole import fit_whole
 from polyfuse.fusion import FUSIONS
 from polyfuse.study.keeping import STUDY
@@ -295,6 +296,25 @@ def test_frozen_features_learners_and_fusions_side_by_side(tiny_model: Callable[
     assert all(line["epochs"] == 0 and np.isfinite(line["value"]) for line in learned)
     again = pf.load(tmp_path / "run")
     pd.testing.assert_frame_equal(again.predict_proba(data), made.predict_proba(data), atol=1e-5)
+
+
+def test_learners_and_fusions_are_measured_on_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[int]] = []
+
+    def watching(job: Any, recipe: Any = None, **more: Any) -> Any:
+        made = fit_found(job, **more) if recipe is None else fit_whole(job, recipe, **more)
+        measured = made.measured if recipe is None else made.rows.subset(made.held.tolist())
+        seen.append(measured.positions.tolist())
+        return made
+
+    monkeypatch.setattr("polyfuse.study.running.fit_whole", watching)
+    monkeypatch.setattr("polyfuse.study.running.fit_found", watching)
+    asked = {"fusion": ["concat", "linear", "boosting"]}
+    found = predictor(**{"training.epochs": 1}).tune(table(), trials=5, space=asked, progress=False)
+    assert len({line["params"]["fusion"] for line in tried(found)}) > 1
+    assert len(seen) == 5
+    assert all(rows == seen[0] for rows in seen)
+    assert len(seen[0]) == 14, "15 of 100, of 90 rows"
 
 
 def test_nothing_is_tried_twice(tmp_path: Path) -> None:
