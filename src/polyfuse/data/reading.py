@@ -219,6 +219,11 @@ def _from_dataset(dataset: Any) -> pd.DataFrame:
 
 def _from_records(records: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
     names = dict.fromkeys(name for record in records for name in record)
+    if len(records) == 1:  # one block: a column each would cost more than all else that is done with a row
+        row = np.empty((1, len(names)), dtype=object)
+        for i, cell in enumerate(records[0].values()):
+            row[0, i] = cell
+        return pd.DataFrame(row, columns=pd.Index([clean(str(name)) for name in names]))
     cells = {i: _column([record.get(name) for record in records]) for i, name in enumerate(names)}
     frame = pd.DataFrame(cells, index=pd.RangeIndex(len(records)))
     frame.columns = pd.Index([clean(str(name)) for name in names])
