@@ -74,6 +74,12 @@ def test_everything_is_compared_by_default(fitted: pf.Predictor) -> None:
     json.dumps(found)
 
 
+def test_what_was_not_measured_is_not_said_to_be_worse(text: dict[str, Any]) -> None:
+    settings = {**text, "fusion": {"name": "auto", "candidates": ["words", "alone"], "ensemble": False}}
+    found = pf.Predictor("y", **settings).fit(notes(80), progress=False).metrics["comparison"]
+    assert "no model of all was measured" in found["reason"]
+
+
 def test_it_is_at_least_as_good_as_each_modality_alone(fitted: pf.Predictor) -> None:
     lines = fitted.metrics["comparison"]["candidates"]
     alone = [line["value"] for line in lines if "(" in line["candidate"]]

@@ -212,4 +212,4 @@ def test_lone_surrogates_are_no_reason_to_fail() -> None:
 def test_any_text_and_number_survive_as_records(texts: list[str], value: float) -> None:
     table = read_table([{"a": text, "x": value} for text in texts])
     assert table.frame["a"].tolist() == texts
-    assert np.array_equal(table.frame["x"].to_numpy(), [value] * len(texts), equal_nan=True)
+    assert np.array_equal(table.frame["x"].to_numpy(dtype=float), [value] * len(texts), equal_nan=True)

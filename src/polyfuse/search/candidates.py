@@ -23,12 +23,12 @@ _MOST_LABELS = 100  # boosting grows a tree for each label in each round
 
 
 def names() -> list[str]:
-    """Return the names of all candidates, the quickest first."""
+    """Return the names of all candidates: what matters most where time is short comes first, and the slowest last."""
     fusions = [name for name in FUSIONS if FUSIONS[name].needs == "pooled"]
     return [
+        "linear",
         WORDS,
         ALONE,
-        "linear",
         *(name for name in LEARNERS if name != "linear"),
         *fusions,
         *(name for name in FUSIONS if name not in fusions),
@@ -57,7 +57,7 @@ def check_names(chosen: Collection[str] | None) -> None:
 
 
 def candidates(chosen: Collection[str] | None, schema: Schema, encoders: Mapping[str, Encoder]) -> list[MemberSpec]:
-    """Return what is compared, the quickest first.
+    """Return what is compared, in the order of `names`.
 
     Args:
         chosen: names of candidates; all when None.

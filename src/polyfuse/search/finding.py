@@ -168,7 +168,7 @@ def _choose(comparison: Comparison, *, ensemble: bool) -> Choice:
     leaders, rows = comparison.leaders(), comparison.leading_rows
     entries, scores = [entry for entry, _ in leaders], [scores for _, scores in leaders]
     best = entries[0]
-    alone = Choice([best], [1.0], scores[0], rows, _why(best, len(leaders)))
+    alone = Choice([best], [1.0], scores[0], rows, _why(best, entries))
     if not ensemble or len(leaders) < 2:
         return alone
 
@@ -194,11 +194,14 @@ def _choose(comparison: Comparison, *, ensemble: bool) -> Choice:
     return Choice([entry for entry, _ in chosen], [weight for _, weight in chosen], mean, rows, reason)
 
 
-def _why(best: Entry, leaders: int) -> str:
-    if best.spec.modalities is not None:
-        named = " and ".join(best.spec.modalities)
-        return f"{best.name}: {named} alone does as well as any combination, so nothing else is read"
-    return f"{best.name}: the best of {leaders} that were measured to the end; no mean of several is surely better"
+def _why(best: Entry, leaders: Sequence[Entry]) -> str:
+    if best.spec.modalities is None:
+        many = len(leaders)
+        return f"{best.name}: the best of {many} that were measured to the end; no mean of several is surely better"
+    named = " and ".join(best.spec.modalities)
+    if all(entry.spec.modalities is not None for entry in leaders):
+        return f"{best.name}: the best of those that read {named} alone; no model of all was measured to the end"
+    return f"{best.name}: {named} alone does as well as any combination, so nothing else is read"
 
 
 def _given(comparison: Comparison) -> Choice:
