@@ -75,8 +75,8 @@ def test_everything_is_compared_by_default(fitted: pf.Predictor) -> None:
 
 
 def test_what_was_not_measured_is_not_said_to_be_worse(text: dict[str, Any]) -> None:
-    settings = {**text, "fusion": {"name": "auto", "candidates": ["words", "alone"], "ensemble": False}}
-    found = pf.Predictor("y", **settings).fit(notes(80), progress=False).metrics["comparison"]
+    fusion = {"name": "auto", "candidates": ["words", "alone"], "ensemble": False}
+    found = pf.Predictor("label", modalities=text, fusion=fusion).fit(notes(80), progress=False).metrics["comparison"]
     assert "no model of all was measured" in found["reason"]
 
 
