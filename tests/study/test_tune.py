@@ -331,6 +331,28 @@ def test_nothing_is_tried_twice(tmp_path: Path) -> None:
     assert len(opened(tmp_path / "s.db").trials) == 5
 
 
+def test_only_tunings_that_an_encoder_takes_are_drawn(tiny_model: Callable[[str], str]) -> None:
+    rng = np.random.default_rng(0)
+    photos = [rng.integers(0, 255, (32, 32, 3), dtype=np.uint8) for _ in range(40)]
+    notes = [" ".join(rng.choice(["one", "two", "cat"], 4)) for _ in range(40)]
+    data = table(40).assign(photo=photos, note=notes)
+    modalities = {
+        "text": {"columns": ["note"], "encoder": {"name": "transformer", "checkpoint": tiny_model("bert")}},
+        "image": {"columns": ["photo"], "encoder": {"name": "image_transformer", "checkpoint": tiny_model("resnet")}},
+    }
+    columns = {**named("label"), "note": "text", "photo": "image", "x": "ignore", "z": "ignore", "place": "ignore"}
+    made = pf.Predictor("label", columns=columns, modalities=modalities, preset="best", training={"epochs": 1})
+    made.tune(data, trials=4, space=["fusion=concat"], progress=False)
+    space = made.metrics["tuning"]["space"]
+    assert space["tuning.image"] == "bias, frozen, full, last"
+    assert {"lora", "adalora", "adapter", "bias", "frozen", "full", "ia3", "last"} <= set(
+        space["tuning.text"].split(", ")
+    )
+    assert not any(name.startswith("tuning.image.lora") for name in space)
+    assert all(line["state"] != "failed" for line in tried(made)), tried(made)
+    assert {line["params"]["tuning.text"] for line in tried(made)} > {"last"}
+
+
 class Shown(Silent):
     """Notes what is shown."""
 

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from polyfuse.core.errors import ArtifactError
 from polyfuse.core.files import whole_file
-from polyfuse.core.options import Count, Rate
+from polyfuse.core.options import Count, Rate, Usual
 from polyfuse.data.schema import Target
 from polyfuse.learners.learner import Array, Design, Learner, columns_of
 
@@ -44,7 +44,7 @@ class BoostingLearner(Learner):
         target: Target,
         *,
         rounds: Count = 200,
-        learning_rate: Rate = 0.08,
+        learning_rate: Annotated[Rate, Usual(0.01, 0.5, log=True)] = 0.08,
         leaves: Annotated[int, Ge(2), Le(1024)] = 15,
         columns: Annotated[float, Ge(0.01), Le(1)] = 0.2,
         words: Count = 64,

@@ -29,6 +29,7 @@ from polyfuse.study.keeping import TABLE, Kept, optuna, quiet
 from polyfuse.study.reading import Spaces, read_spaces, set_keys
 from polyfuse.study.running import Reason, Search, in_short, shown, told
 from polyfuse.study.space import Space
+from polyfuse.study.takes import tunings_taken
 from polyfuse.training.settings import Duration
 from polyfuse.training.tracking import make_accelerator
 from polyfuse.tuning import TUNINGS
@@ -90,7 +91,9 @@ def tune(
         raise InputError(f"trials = {trials}: ask for at least one")
     deadline = math.inf if time_limit is None else begun + _seconds(time_limit)
     base = _base(plan, fixed)
-    found = space_of(base, plan.schema, fixed, read_spaces(space))
+    asked = read_spaces(space)
+    taken = tunings_taken(base, plan.schema) if base.preset == "best" and "tuning" not in fixed else None
+    found = space_of(base, plan.schema, fixed, asked, taken)
     job = _job(replace(plan, recipe=base), progress, begun)
     with quiet():
         kept = Kept(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias, get_type_hints
 
 from polyfuse.core.errors import InputError, nearest
@@ -30,7 +30,13 @@ _FIRST = "concat"
 _Needs: TypeAlias = tuple[tuple[str, frozenset[str]], ...]
 
 
-def space_of(recipe: Recipe, schema: Schema, fixed: Collection[str], asked: Mapping[str, Given]) -> Space:
+def space_of(
+    recipe: Recipe,
+    schema: Schema,
+    fixed: Collection[str],
+    asked: Mapping[str, Given],
+    tunings: Mapping[str, Sequence[str]] | None = None,
+) -> Space:
     """Derive what a search draws.
 
     Where nothing is said, that is: the fusion, where the recipe says "auto", from all that apply; the tuning of
@@ -42,13 +48,14 @@ def space_of(recipe: Recipe, schema: Schema, fixed: Collection[str], asked: Mapp
         schema: of the table.
         fixed: dotted keys that the user set: they stay.
         asked: where the user wants the search to look, by dotted key.
+        tunings: of each pretrained encoder those that it takes; all when left out.
 
     Raises:
         InputError: a key is unknown, or cannot take what is asked, or stays; or nothing is left to search.
     """
     deriving = _Deriving(recipe, schema, fixed, asked)
     deriving.fusion()
-    deriving.tunings()
+    deriving.tunings(tunings or {})
     deriving.others()
     return deriving.space()
 
@@ -89,7 +96,7 @@ class _Deriving:
                 if names and "most_tokens" in registry.options(name):
                     self.standing["fusion", name] = {"most_tokens": TOKENS}
 
-    def tunings(self) -> None:
+    def tunings(self, taken: Mapping[str, Sequence[str]]) -> None:
         """Choose among the tunings of each pretrained encoder, and derive their options."""
         tuning, modalities = self.recipe.tuning, self.recipe.modalities or {}
         assert isinstance(tuning, dict)
@@ -97,7 +104,8 @@ class _Deriving:
             encoder = modalities[modality].encoder
             if encoder is None or "checkpoint" not in ENCODERS.options(encoder.name):
                 continue
-            usual = list(TUNINGS) if self.recipe.preset == "best" and "tuning" not in self.fixed else None
+            open_ = self.recipe.preset == "best" and "tuning" not in self.fixed
+            usual = list(taken.get(modality, TUNINGS)) if open_ else None
             place = ("tuning", modality)
             names = self._choice(place, None, usual, base.name, self.trained)
             if self.trained is None:
