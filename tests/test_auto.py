@@ -337,7 +337,7 @@ def test_how_long_encoders_take_is_measured_on_a_few_rows(text: dict[str, Any]) 
 
     fusion = {"name": "auto", "candidates": ["linear"]}
     pf.Predictor("label", modalities=text, fusion=fusion).fit(notes(300, seed=33), progress=Noted())
-    assert "s for the encoders (measured on a few rows), then at most 20 s to compare 1 ways" in Noted.said[0]
+    assert "s for the encoders (measured on a few rows), then at most 20 s to compare 1 ways" in " ".join(Noted.said)
 
 
 def test_when_no_candidate_comes_to_an_end_the_best_begun_one_is_taken(text: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -14,25 +13,36 @@ from polyfuse.core.contract import Encoder
 from polyfuse.data.rows import Rows
 from polyfuse.data.splits import split
 from polyfuse.fitting.job import Job
-from polyfuse.learners.learner import Array
 
-_WARM, _SAMPLE = 8, 48
+_SAMPLE = 4096
 _SHARE = 0.5  # of the time limit that encoders may take
 _LEAST_ROWS = 100
+_FEW_ROWS = 200  # that are encoded in no time
 
 
 def encoding_seconds(job: Job, encoders: Mapping[str, Encoder]) -> float:
     """Return about how long encoders at rest need for all rows. encoders: by modality, those with a backbone.
 
-    A few rows are encoded, some to warm up and some to measure; what the cache holds already costs next to nothing, and
-    what is encoded here is kept there.
+    Each encoder is tried on a few values; what the cache holds already costs nothing.
     """
     rows = job.rows
-    order = np.random.default_rng(0).permutation(len(rows))
-    if len(rows) < 4 * (_WARM + _SAMPLE):
+    if len(rows) < _FEW_ROWS:
         return 0.0
-    samples = [order[:_WARM], order[_WARM : _WARM + _SAMPLE]]
-    return processes.agreed(len(rows) * sum(_measure(job, encoders, name, samples) for name in encoders))
+    chosen = np.random.default_rng(0).permutation(len(rows))[:_SAMPLE]
+    some = rows.subset(np.sort(chosen).tolist())
+    seconds = [
+        job.cache.estimate(
+            encoder,
+            some,
+            name,
+            tokens=False,
+            device=job.accelerator.device,
+            way=encoder.way or "auto",
+            progress=job.progress,
+        )
+        for name, encoder in encoders.items()
+    ]
+    return processes.agreed(sum(seconds) * len(rows) / len(some))
 
 
 def in_time(job: Job, seconds: float) -> Job:
@@ -59,20 +69,3 @@ def rows_in_time(job: Job, seconds: float) -> Rows:
     some.notes = [*rows.notes, f"{len(some):,} of {len(rows):,} rows were used: there was no time to encode more"]
     job.progress.say(some.notes[-1])
     return some
-
-
-def _measure(job: Job, encoders: Mapping[str, Encoder], name: str, samples: list[Array]) -> float:
-    """Return the seconds that a row takes."""
-    seconds = 0.0
-    for sample in samples:
-        begun = time.monotonic()
-        job.cache.source(
-            encoders[name],
-            job.rows.subset(sample.tolist()),
-            name,
-            tokens=False,
-            device=job.accelerator.device,
-            way=encoders[name].way or "auto",
-        )
-        seconds = (time.monotonic() - begun) / len(sample)
-    return seconds

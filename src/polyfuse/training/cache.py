@@ -185,6 +185,7 @@ class FeatureCache:
         tokens: bool,
         device: torch.device,
         way: Compute = "auto",
+        progress: Progress | None = None,
     ) -> float:
         """Return about how many seconds `source` would need for what is not there yet.
 
@@ -192,14 +193,14 @@ class FeatureCache:
         The arguments are those of `source`.
         """
         wanted = _Wanted.of(encoder, rows, modality, device)
-        chosen, trial = self._way(wanted, way, Silent())
+        chosen, trial = self._way(wanted, way, progress or Silent())
         missing = _missing(wanted, _found(self._folder(wanted, chosen), wanted, tokens=tokens))
         if not missing:
             return 0.0
         trial = trial or self._trial(wanted)
         each = trial.seconds.get(chosen, trial.seconds["float32"])
         length = float(units(encoder.prepare(wanted.some(missing))).double().mean())
-        return each * length * len(missing) / workers_of(encoder, device)
+        return each * length * len(missing) / workers_of(encoder, device) / processes.count()
 
     def size(self) -> int:
         """Return the bytes in use."""
