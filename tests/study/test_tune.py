@@ -492,6 +492,13 @@ def test_an_artifact_is_not_replaced_unasked(tmp_path: Path) -> None:
     assert len(pf.load(tmp_path / "run").metrics["tuning"]["trials"]) == 2
 
 
+def test_a_search_runs_in_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("polyfuse.core.processes.started", lambda: 2)
+    with pytest.raises(InputError, match="2 processes were started"):
+        predictor().tune(table(), out=tmp_path / "run", progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_optuna_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(MissingExtra, match=r"polyfuse\[tune\]"):

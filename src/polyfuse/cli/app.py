@@ -145,7 +145,7 @@ def tune(
     pretrained encoders too. What --set says stays. A trial that is behind ends early. The same command goes on with the
     study until there are so many trials; Ctrl-C ends the search and fits the best recipe so far.
 
-    Example:  polyfuse tune train.csv --target price --out runs/price --trials 30 --space fusion=concat,gated
+    Example:  polyfuse tune train.csv --target price --out runs/tuned --trials 30 --space fusion=concat,gated
     """
     from polyfuse.cli import show
 
