@@ -158,6 +158,42 @@ def test_each_process_has_the_model_in_the_end(tmp_path: Path, model: str) -> No
     start("script.py", "train.parquet", "out", "r.yaml", count=2, cwd=tmp_path)
 
 
+KILLED = """
+import sys, pandas as pd, polyfuse as pf, torch
+from polyfuse.training.loop import Trainer
+
+table, recipe = pd.read_parquet(sys.argv[1]), sys.argv[2]
+whole = pf.Predictor(recipe=recipe).fit(table, out="whole", progress=False)
+update, done = Trainer._update, []
+
+def killed(trainer):
+    update(trainer)
+    done.append(1)
+    if len(done) == 8:
+        raise RuntimeError("killed")
+
+Trainer._update = killed
+try:
+    pf.Predictor(recipe=recipe).fit(table, out="parted", progress=False)
+    raise SystemExit("it was not killed")
+except RuntimeError:
+    Trainer._update = update
+parted = pf.Predictor(recipe=recipe).fit(table, out="parted", resume=True, progress=False)
+assert len(done) == 8 and len(parted.metrics["training"]["history"]) == 3
+for name, weight in whole.model.state_dict().items():
+    torch.testing.assert_close(parted.model.state_dict()[name], weight, rtol=1e-5, atol=1e-7, msg=name)
+"""
+
+
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_killed_they_go_on_as_if_never_stopped(tmp_path: Path, model: str, sharding: str) -> None:
+    described = recipe(model, epochs=3, optimizer="adamw", learning_rate=1e-3, sharding=sharding, checkpoint_every=3)
+    table(90).to_parquet(tmp_path / "train.parquet")
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(described))
+    (tmp_path / "killed.py").write_text(KILLED)
+    start("killed.py", "train.parquet", "r.yaml", count=2, cwd=tmp_path)
+
+
 def test_what_does_not_go_with_shards_is_refused(tmp_path: Path, model: str) -> None:
     described = {**recipe(model, sharding="full"), "tuning": {"text": "adalora"}}
     table(60).to_parquet(tmp_path / "train.parquet")

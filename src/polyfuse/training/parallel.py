@@ -10,11 +10,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from polyfuse.core import processes
@@ -178,11 +177,15 @@ def _check_sharded(tunings: Sequence[tuple[Encoder, Tuning]]) -> None:
 
 def _whole(tensor: Tensor) -> Tensor:
     tensor = tensor.detach()
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    gather = getattr(tensor, "full_tensor", None)  # of a share
+    return gather() if gather is not None else tensor
 
 
-def _like(value: Tensor, weight: Tensor) -> Tensor:
+def _like(value: Tensor, weight: Any) -> Tensor:
     """Return a whole tensor as a weight is kept: whole, or this process's share of it."""
-    if isinstance(weight, DTensor):
-        return distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements)
-    return value
+    if not hasattr(weight, "full_tensor"):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    share: Tensor = distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements)
+    return share
