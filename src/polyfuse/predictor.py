@@ -309,7 +309,8 @@ class Predictor:
         model = built.model
         weigh = getattr(model.fusion, "weights", None) if isinstance(model, FusionModel) else None
         if weigh is None:
-            raise InputError(f"the fusion {self.recipe.fusion.name!r} has no weights to read; fit with  fusion='gated'")
+            name = self.recipe.fusion.name
+            raise InputError(f"the fusion {name!r} has no weights to read; fit with  fusion='gated'  or  fusion='late'")
 
         def answer(inputs: Inputs, present: torch.Tensor, texts: Texts) -> torch.Tensor:
             weights: torch.Tensor = weigh(model.encode(inputs, present), present)

@@ -57,3 +57,8 @@ class AlignedFusion(Fusion):
             instead = first & ~here
             aligned.append((torch.where(instead.unsqueeze(-1), self.absent[i], projected), mask | instead))
         return aligned
+
+
+def counting(present: Tensor) -> Tensor:
+    """Return which modalities count in each row: those present, or all where none is: (batch, modalities)."""
+    return present | ~present.any(dim=1, keepdim=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from polyfuse.core.options import Count, Depth, Heads, Share, Width
 from polyfuse.core.types import Features
-from polyfuse.fusion.aligned import AlignedFusion
+from polyfuse.fusion.aligned import AlignedFusion, counting
 from polyfuse.layers.transformer import AttentionPool, Block
 
 
@@ -62,7 +62,7 @@ class BottleneckFusion(AlignedFusion):
         streams, masks = [h for h, _ in aligned], [mask for _, mask in aligned]
         shared = torch.stack(list(self.bottlenecks)).expand(len(present), -1, -1)
         real = torch.ones(shared.shape[:2], dtype=torch.bool, device=present.device)
-        writes = (present | ~present.any(dim=1, keepdim=True)).to(shared.dtype)
+        writes = counting(present).to(shared.dtype)
         shares = writes / writes.sum(1, keepdim=True)
         for blocks in self.layers:
             assert isinstance(blocks, nn.ModuleList)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from polyfuse.core.options import Share, Width
 from polyfuse.core.types import Features
-from polyfuse.fusion.aligned import AlignedFusion
+from polyfuse.fusion.aligned import AlignedFusion, counting
 
 
 class GatedFusion(AlignedFusion):
@@ -42,6 +42,6 @@ class GatedFusion(AlignedFusion):
         return self._gates(self.pooled(features, present), present)
 
     def _gates(self, h: Tensor, present: Tensor) -> Tensor:
-        allowed = present | ~present.any(dim=1, keepdim=True)
+        allowed = counting(present)
         gates: Tensor = self.gate(h.flatten(1)).masked_fill(~allowed, float("-inf")).softmax(dim=1)
         return gates

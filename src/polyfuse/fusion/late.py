@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from polyfuse.core.contract import LossOf
 from polyfuse.core.options import Share, Width
 from polyfuse.core.types import Features
-from polyfuse.fusion.aligned import AlignedFusion
+from polyfuse.fusion.aligned import AlignedFusion, counting
 from polyfuse.layers.stacked import StackedLinear
 
 
@@ -55,7 +55,7 @@ class LateFusion(AlignedFusion):
 
     def forward(self, features: Mapping[str, Features], present: Tensor) -> Features:
         """Fuse. present: (batch, modalities) bool."""
-        views, counted = self.views(self.pooled(features, present)), _counted(present)
+        views, counted = self.views(self.pooled(features, present)), counting(present)
         evidence = counted.sum(dim=1, keepdim=True).to(views.dtype) ** self.sharpness
         return Features(views, counted, torch.einsum("bk,bkd->bd", evidence * self._weights(counted), views))
 
@@ -72,12 +72,7 @@ class LateFusion(AlignedFusion):
 
     def weights(self, features: Mapping[str, Features], present: Tensor) -> Tensor:
         """Return the weight of each modality in each row: (batch, modalities), each row sums to 1."""
-        return self._weights(_counted(present))
+        return self._weights(counting(present))
 
     def _weights(self, counted: Tensor) -> Tensor:
         return self.trust.expand(len(counted), -1).masked_fill(~counted, float("-inf")).softmax(dim=1)
-
-
-def _counted(present: Tensor) -> Tensor:
-    """Return which modalities count in each row: those present, or all where none is."""
-    return present | ~present.any(dim=1, keepdim=True)
