@@ -2,8 +2,8 @@
 
 python benchmarks/tuning.py DATA
 
-A model is fitted on 3,200 rows with each tuning, beside `preset: fast`; 800 other rows of the training table are scored,
-by each and by its mean with `fast`. What `preset: best` does was chosen by this table.
+A model is fitted on 3,200 rows with each tuning, beside `preset: fast`; 800 other rows of the training table are
+scored, by each and by its mean with `fast`. What `preset: best` does was chosen by this table.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from polyfuse.model import FusionModel
 from polyfuse.recipe import Built, Recipe
 from polyfuse.search.candidates import check_names
 from polyfuse.training.loop import Outcome
+from polyfuse.tuning.backbone import count
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,10 @@ def weights_trained(recipe: Recipe, built: Built) -> list[dict[str, Any]]:
         if module in counted or not any(True for _ in module.parameters()):
             return
         counted.add(module)
-        every = sum(weight.numel() for weight in module.parameters())
+        numbers = count(module)
         # What started at random was learned, though it may rest since.
-        learned = every if getattr(module, "backbone", None) is None else 0
-        trained = learned or sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
-        found.append({"part": part, "tuning": tuning, "trained": trained, "all": every})
+        trained = numbers.all if getattr(module, "backbone", None) is None else numbers.trained
+        found.append({"part": part, "tuning": tuning, "trained": trained, "added": numbers.added, "all": numbers.all})
 
     model = built.model
     assert isinstance(model, Ensemble | FusionModel)

@@ -31,21 +31,17 @@ class Count:
     all: int
     added: int
 
-    @property
-    def share(self) -> float:
-        """The share that moves, from 0 to 1."""
-        return self.trained / self.all if self.all else 0.0
 
-
-def count(encoder: Encoder) -> Count:
-    """Count an encoder's weights, those that are shared once."""
-    every = dict(encoder.named_parameters())
+def count(module: nn.Module) -> Count:
+    """Count the weights of an encoder, or of any other part of a model, those that are shared once."""
+    every = dict(module.named_parameters())
     numbers = {name: parameter.numel() for name, parameter in every.items()}
     trained = sum(numbers[name] for name, parameter in every.items() if parameter.requires_grad)
     added = 0
-    if encoder.backbone is not None:
-        own = {tensor.data_ptr() for tensor in base_weights(encoder.backbone).values()}
-        added = sum(p.numel() for p in encoder.backbone.parameters() if p.numel() and p.data_ptr() not in own)
+    backbone = getattr(module, "backbone", None)
+    if backbone is not None:
+        own = {tensor.data_ptr() for tensor in base_weights(backbone).values()}
+        added = sum(p.numel() for p in backbone.parameters() if p.numel() and p.data_ptr() not in own)
     return Count(trained, sum(numbers.values()), added)
 
 
