@@ -95,6 +95,10 @@ HEAD_CASES: dict[str, tuple[Target, list[Any]]] = {
     ),
     "regression": (Target(name="y", task="regression", mean=1000.0, std=25.0), [990.0, 1000, 1e4, -3.5]),
 }
+HEAD_CASES["several"] = (
+    Target.of([target.model_copy(update={"name": name}) for name, (target, _) in HEAD_CASES.items()]),
+    [("a", ["a"], 990.0), (2, None, 1010.0), (None, ["b", "c"], None), (True, [], 1000)],
+)
 
 
 def test_every_component_has_a_case() -> None:

@@ -347,10 +347,12 @@ def _versions() -> dict[str, str]:
 def _card(artifact: Artifact) -> str:
     """Return the card: what the model is, how good, and how to use it."""
     recipe, target, training = artifact.recipe, artifact.schema.target, artifact.metrics["training"]
+    asked = " and ".join(f"`{_plain(name)}`" for name in target.names)
+    tasks = [part.task for part in target.each()]
     lines = [
-        f"# {_plain(target.name)}: {target.task} with Polyfuse {__version__}",
+        f"# {_plain(target.name)}: {', '.join(tasks)} with Polyfuse {__version__}",
         "",
-        f"Predicts `{_plain(target.name)}` from {len(artifact.schema.modalities)} modalities, fused by"
+        f"Predicts {asked} from {len(artifact.schema.modalities)} modalities, fused by"
         f" `{recipe.fusion.name}`. Trained on {training['rows']:,} rows for {training['seconds']:.0f} s; ended:"
         f" {training['reason']}.",
         "",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -14,7 +16,9 @@ from polyfuse.core.compute import in_torch
 from polyfuse.core.progress import Progress, Silent
 from polyfuse.core.types import Features, Inputs, Tensors
 from polyfuse.data.batches import LazySource, Source, by_length, pick
+from polyfuse.data.measures import parts_of
 from polyfuse.data.rows import Rows
+from polyfuse.data.schema import Target
 from polyfuse.ensemble import Ensemble
 from polyfuse.model import Model, Texts
 from polyfuse.training.encoding import EncodedSource
@@ -22,6 +26,46 @@ from polyfuse.training.encoding import EncodedSource
 _WINDOW = 512  # rows prepared together, then sorted by length
 _BATCH = 64
 _MANY = 32  # rows for which an encoder at rest is run on its own, before all else
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of some rows.
+
+    Attributes:
+        labels: the answers, index kept; named as the target. Of several targets, a column for each.
+        scores: probabilities, a column for each class or label; of a regression, the values themselves. Of several
+            targets, probabilities alone, under columns (target, class).
+        nothing_present: rows in which no modality was present: they have the training prior.
+    """
+
+    labels: pd.Series | pd.DataFrame
+    scores: pd.DataFrame
+    nothing_present: pd.Series
+
+
+def answers_of(model: Model, target: Target, scores: Tensor, index: pd.Index, nothing: pd.Series) -> Answers:
+    """Return answers from scores.
+
+    Args:
+        model: whose scores.
+        target: what was asked.
+        scores: (rows, …).
+        index: of the rows.
+        nothing: whether nothing was present, of each.
+    """
+    decoded, values = model.head.decode(scores), scores.numpy()
+    if not target.parts:
+        columns = pd.Index(target.levels, dtype=object) if target.levels else pd.Index([target.name])
+        frame = pd.DataFrame(values.reshape(len(index), len(columns)), index=index, columns=columns)
+        return Answers(pd.Series(decoded, index=index, name=target.name), frame, nothing)
+    labels = {name: [answer[i] for answer in decoded] for i, name in enumerate(target.names)}
+    pairs = [(part.name, level) for part in target.parts for level in part.levels]
+    with_levels = [values[:, place.score] for place in parts_of(target) if place.task != "regression"]
+    proba = np.hstack(with_levels) if with_levels else np.empty((len(index), 0))
+    names = [[pair[i] for pair in pairs] for i in range(2)]
+    columns = pd.MultiIndex.from_arrays([pd.Index(some, dtype=object) for some in names], names=["target", "class"])
+    return Answers(pd.DataFrame(labels, index=index), pd.DataFrame(proba, index=index, columns=columns), nothing)
 
 
 class AbsentSource:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +24,7 @@ from polyfuse.core.types import Inputs
 from polyfuse.data.reading import Table, read_table
 from polyfuse.data.rows import Rows, read_rows
 from polyfuse.data.schema import Schema
-from polyfuse.inference import run, score
+from polyfuse.inference import Answers, answers_of, run, score
 from polyfuse.model import FusionModel, Model, Texts
 from polyfuse.progress import make_progress
 from polyfuse.recipe import Built, Recipe, read_recipe, updated
@@ -36,23 +36,8 @@ if TYPE_CHECKING:
     from polyfuse.study import Spaces
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What a model says of some rows.
-
-    Attributes:
-        labels: the answers, index kept; named as the target.
-        scores: probabilities, a column for each class or label; of a regression, the values themselves.
-        nothing_present: rows in which no modality was present: they have the training prior.
-    """
-
-    labels: pd.Series
-    scores: pd.DataFrame
-    nothing_present: pd.Series
-
-
 class Predictor:
-    """A model of one column of a table.
+    """A model of one column of a table, or of several.
 
     >>> import pandas as pd
     >>> table = pd.DataFrame({"x": range(200), "y": [i // 100 for i in range(200)]})
@@ -61,7 +46,7 @@ class Predictor:
     [1]
 
     Args:
-        target: the column that is asked for; may stand in the recipe instead.
+        target: the column that is asked for, or a list of several; may stand in the recipe instead.
         recipe: a YAML file, a mapping or a Recipe; everything that it leaves out is inferred from the table.
         settings: any of the recipe's keys, e.g. `fusion="attention"`, `tuning={"text": "lora"}`,
             `training={"epochs": 5}`; they go before the recipe.
@@ -75,7 +60,7 @@ class Predictor:
 
     def __init__(
         self,
-        target: str | None = None,
+        target: str | Sequence[str] | None = None,
         *,
         recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
         **settings: Any,
@@ -255,8 +240,8 @@ class Predictor:
 
     def predict(
         self, data: Any, *, without: Collection[str] = (), progress: bool | Progress | None = None
-    ) -> pd.Series:
-        """Return the answer of each row, index and order kept.
+    ) -> pd.Series | pd.DataFrame:
+        """Return the answer of each row, index and order kept; where several targets are asked for, a column for each.
 
         Columns that the model does not know are ignored; missing ones make their modality absent, with a warning. A row
         in which nothing is present gets the training prior, with a warning.
@@ -273,10 +258,12 @@ class Predictor:
     ) -> pd.DataFrame:
         """Return the probability of each class (a column each) in each row, index and order kept.
 
+        Where several targets are asked for, columns are pairs (target, class), and regressions have none.
+
         Raises:
-            InputError: the task is a regression.
+            InputError: the task is a regression, or all of them are.
         """
-        if self.schema.target.task == "regression":
+        if not any(target.levels for target in self.schema.target.each()):
             raise InputError("a regression has no probabilities; use  predict")
         return self.answer(data, without=without, progress=progress).scores
 
@@ -293,11 +280,7 @@ class Predictor:
             warnings.warn(
                 f"rows with no modality ({len(named)}) get the training prior: {named[:8]}", UserWarning, stacklevel=3
             )
-        target = self.schema.target
-        labels = pd.Series(built.model.head.decode(scores), index=rows.index, name=target.name)
-        columns = pd.Index(target.levels, dtype=object) if target.levels else pd.Index([target.name])
-        values = scores.numpy().reshape(len(rows), len(columns))
-        return Answers(labels, pd.DataFrame(values, index=rows.index, columns=columns), nothing)
+        return answers_of(built.model, self.schema.target, scores, rows.index, nothing)
 
     def fusion_weights(self, data: Any, *, progress: bool | Progress | None = None) -> pd.DataFrame:
         """Return how much each modality (a column each) counted in each row, of a fusion that weighs them, e.g. gated.
@@ -322,10 +305,10 @@ class Predictor:
         return pd.DataFrame(weights.numpy(), index=rows.index, columns=names)
 
     def evaluate(self, data: Any, *, without: Collection[str] = (), progress: bool | Progress | None = None) -> Report:
-        """Measure the model on rows whose answers are known.
+        """Measure the model on rows whose answers are known; of several targets, each on the rows that have it.
 
         Args:
-            data: as for `fit`; with the target's column.
+            data: as for `fit`; with the target's column, or that of one of several.
             without: modalities that are taken away.
             progress: whether bars are shown.
 

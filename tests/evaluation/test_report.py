@@ -45,7 +45,24 @@ def multilabel() -> Report:
     return evaluate(y_true, random.random((40, 3)), np.array([0.5, 0.4, 0.5]), target, names, resamples=50)
 
 
-REPORTS = {"classification": classification, "regression": regression, "multilabel": multilabel}
+def several(rows: int = 60, name: str = "kind", **missing: int) -> Report:
+    random = np.random.default_rng(0)
+    kind, price = random.integers(0, 2, rows), random.normal(50, 10, size=rows)
+    target = Target.of(
+        [
+            Target(name=name, task="classification", levels=["a", "b"], frequencies=[0.5, 0.5]),
+            Target(name="price", task="regression", mean=50.0, std=10.0),
+        ]
+    )
+    y_true = np.column_stack([kind, price])
+    y_score = np.column_stack([0.8 * (1 - kind) + 0.1, 0.8 * kind + 0.1, price + random.normal(size=rows)])
+    y_true[: missing.get("kinds", 20), 0] = np.nan
+    y_true[-missing.get("prices", 10) :, 1] = np.nan
+    metrics = ["relative_loss", *(f"{name}:{metric}" for metric in FIVE), "price:rmse", "price:r2"]
+    return evaluate(y_true, y_score, np.array([0.5, 0.5, 50.0]), target, metrics, present={"image": 0.5}, resamples=50)
+
+
+REPORTS = {"several": several, "classification": classification, "regression": regression, "multilabel": multilabel}
 
 
 def test_report_is_a_mapping_of_values() -> None:
@@ -55,6 +72,55 @@ def test_report_is_a_mapping_of_values() -> None:
     assert dict(report)["accuracy"] == report["accuracy"] == report.intervals["accuracy"].value
     with pytest.raises(KeyError):
         report["rmse"]
+
+
+def test_several_targets_are_measured_each_on_the_rows_that_have_it() -> None:
+    report = several()
+    assert list(report) == ["relative_loss", *(f"kind:{name}" for name in FIVE), "price:rmse", "price:r2"]
+    kind, price = report.of("kind"), report.of("price")
+    assert (report.rows, kind.rows, price.rows) == (60, 40, 50)
+    assert report["kind:accuracy"] == kind["accuracy"] == 1.0
+    assert report.intervals["price:rmse"] == price.intervals["rmse"]
+    assert report.baseline["price:rmse"] == price.baseline["rmse"]
+    # -ln 0.9 of ln 2 nats, and an error of about 1 of a deviation of 10.
+    assert report["relative_loss"] == pytest.approx((-math.log(0.9) / math.log(2) + price["rmse"] / 10) / 2)
+    assert report.baseline["relative_loss"] == pytest.approx(1, abs=0.15)
+    assert kind.confusion is not None
+    assert np.array(kind.confusion.counts).sum() == 40
+    assert len(price.points) == 50
+    assert report.confusion is None
+    assert classification().of("kind")["accuracy"] == classification()["accuracy"]
+    with pytest.raises(InputError, match="did you mean 'price'"):
+        report.of("prise")
+    two = Target.of([Target(name=name, task="regression") for name in "ab"])
+    with pytest.raises(InputError, match=r"'accuracy' measures none of the targets; write  <target>:<metric>"):
+        evaluate(np.zeros((2, 2)), np.zeros((2, 2)), np.zeros(2), two, ["accuracy"])
+
+
+def test_several_targets_are_told_one_after_the_other() -> None:
+    report = several(name=HOSTILE)
+    told = str(report).split("\n\n")
+    assert len(told) == 3
+    assert "on 60 rows (present: image 50%)" in told[0]
+    assert "relative_loss" in told[0]
+    assert "classification of" in told[1]
+    assert told[2].startswith("regression of 'price' on 50 rows")
+    assert "relative_loss" not in told[1]
+    html = report.to_html()
+    assert html.count("<section>") == 2
+    assert "50 of 60 rows have it" in html
+    assert "<em>&lt;script&gt;" in html
+    assert "Root mean squared error" in html
+    assert html.index("Loss as a share of the prior") < html.index("<section>")
+
+
+def test_a_target_that_no_row_has_is_undefined() -> None:
+    report = several(kinds=60)
+    assert report.of("kind").rows == 0
+    assert math.isnan(report["kind:accuracy"])
+    assert report["relative_loss"] == pytest.approx(report["price:rmse"] / 10)
+    assert Report.from_json(report.to_json()).to_json() == report.to_json()
+    assert "nan" not in report.to_html()
 
 
 def test_baseline_is_the_prior_on_the_same_rows() -> None:

@@ -80,6 +80,7 @@ def test_all_errors_come_at_once_with_their_lines(tmp_path: Path) -> None:
         ("a: &a [x]\nb: &b [*a, *a]\ntarget: *b", "alias"),
         ("target: y\ntarget: z", "given twice"),
         ("target: y\ntuning: 3", "one tuning for all"),
+        ("target: y\ntuning:", "tuning"),
         ("target: y\ntuning: {text: 3}", "a tuning is a name"),
         ("target: y\ntuning: {rank: {rank: 3}}", "a tuning is a name"),
         ("target: y\nfusion: 5", "fusion"),
@@ -89,6 +90,21 @@ def test_all_errors_come_at_once_with_their_lines(tmp_path: Path) -> None:
         ("target: y\ntraining: {time_limit: soon}", "training.time_limit: 'soon' given"),
         ("target: y\ntraining: {trackers: [cometml]}", "training.trackers.0"),
         ("!!python/object/apply:os.system [ls]", "is not YAML"),
+        ("target: 3", "target: 3 given: a target is the name of a column, or a list of names"),
+        ("target: []", "a target is the name of a column"),
+        ("target: [a, 3]", "a target is the name of a column"),
+        ("target: [a, b, a]", "the target 'a' is named twice"),
+        ("target: y\ntask: clasification", "'clasification' given: a task is classification, multilabel, regression;"),
+        ("target: y\ntask: several", "a task is classification, multilabel, regression;"),
+        ("target: [a, b]\ntask: {a: number}", "a task is classification, multilabel, regression;"),
+        ("target: [a, b]\nhead: {name: several, weights: some}", "head.weights"),
+        ("target: [a, b]\nhead: {name: several, weights: {a: -1}}", "head.weights"),
+        ("target: [a, b]\nhead: {name: several, heads: {a: {dropout: 0}}}", "a head is a name, or a mapping with a"),
+        ("target: [a, b]\nhead: {name: several, heads: {a: regresion}}", "did you mean 'regression'"),
+        (
+            "target: [a, b]\nhead: {name: several, heads: {a: {name: regression, dropuot: 0}}}",
+            "line 2, head.heads.a.dropuot: regression has no such option; did you mean 'dropout'",
+        ),
     ],
 )
 def test_each_mistake_is_named(tmp_path: Path, text: str, expected: str) -> None:
@@ -144,6 +160,23 @@ def test_the_target_may_be_left_out_of_a_file(tmp_path: Path) -> None:
     path = written(tmp_path, "fusion: concat")
     assert read_recipe(path, target="y") == read_recipe({"target": "y", "fusion": "concat"})
     assert read_recipe({"target": "x"}, target="y").target == "y"
+
+
+def test_several_targets_round_trip(tmp_path: Path) -> None:
+    text = (
+        "target: [a, b]\ntask: {a: classification}\n"
+        "head: {name: several, heads: {a: {name: classification, label_smoothing: '0.1'}}, weights: {a: 2, b: 0.5}}\n"
+    )
+    recipe = read_recipe(written(tmp_path, text))
+    assert recipe.target == ["a", "b"]
+    assert recipe.head is not None
+    assert recipe.head.options["heads"] == {"a": {"name": "classification", "label_smoothing": 0.1}}
+    assert recipe.head.options["weights"] == {"a": 2.0, "b": 0.5}
+    assert read_recipe(written(tmp_path, recipe.to_yaml())) == recipe
+    assert read_recipe(recipe) == recipe
+    assert read_recipe({"target": "x"}, target=("a", "b")).target == ["a", "b"]
+    assert read_recipe({"target": ["a"]}) == read_recipe({"target": "a"})
+    assert updated(recipe, {"head.weights": "equal"}).head.options["weights"] == "equal"  # type: ignore[union-attr]
 
 
 def test_a_tuning_of_a_modality_called_name() -> None:

@@ -30,7 +30,13 @@ Rows = Annotated[
     typer.Argument(help="CSV, TSV, JSON Lines, Parquet, or a saved datasets folder.", show_default=False),
 ]
 TargetColumn = Annotated[
-    str | None, typer.Option("--target", "-t", help="The column to predict; may stand in the recipe instead.")
+    list[str] | None,
+    typer.Option(
+        "--target",
+        "-t",
+        help="The column to predict; repeated, several in one model. May stand in the recipe instead.",
+        metavar="COLUMN",
+    ),
 ]
 RecipeFile = Annotated[
     Path | None, typer.Option("--recipe", "-r", help="A recipe (YAML); what it leaves out is inferred.")
@@ -174,11 +180,14 @@ def predict(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Where to: .csv, .tsv, .jsonl or .parquet; else CSV is printed.")
     ] = None,
-    proba: Annotated[bool, typer.Option("--proba", help="Add the probability of each class.")] = False,
+    proba: Annotated[
+        bool,
+        typer.Option("--proba", help="Add the probability of each class: p:CLASS, of several targets p:TARGET:CLASS."),
+    ] = False,
     without: Without = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer each row of a table.
+    """Answer each row of a table, in a column for each target.
 
     Example:  polyfuse predict runs/price test.csv --out predictions.csv
     """
@@ -198,7 +207,7 @@ def evaluate(
     without: Without = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a model on rows whose answers are known.
+    """Measure a model on rows whose answers are known; each of several targets on the rows that have it.
 
     Example:  polyfuse evaluate runs/price test.csv --html report.html
     """
@@ -286,13 +295,13 @@ def demo(
     run_demo(out, as_json=as_json)
 
 
-def _predictor(target: str | None, recipe: Path | None, settings: list[str] | None, **options: Any) -> Any:
+def _predictor(target: list[str] | None, recipe: Path | None, settings: list[str] | None, **options: Any) -> Any:
     """Return the predictor of a call; options are keys of the recipe, None where they were not given."""
     from polyfuse.predictor import Predictor
 
     chosen = dict(map(_setting, settings or []))
     chosen |= {key: value for key, value in options.items() if value is not None}
-    return Predictor(target, recipe=recipe, **chosen)
+    return Predictor(target or None, recipe=recipe, **chosen)
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -23,7 +23,8 @@ from polyfuse.core.files import whole_file
 from polyfuse.core.version import __version__
 from polyfuse.data.schema import Schema
 from polyfuse.fitting import Plan
-from polyfuse.predictor import Answers, Predictor
+from polyfuse.inference import Answers
+from polyfuse.predictor import Predictor
 from polyfuse.recipe import Recipe
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "pandas", "scikit-learn", "pydantic")
@@ -39,9 +40,9 @@ def plan(plan: Plan, *, searched: bool = False) -> None:
     """Show what a fit will do; or around what a search will look."""
     console, recipe, schema = messages(), plan.recipe, plan.schema
     assert isinstance(recipe.tuning, dict)
-    target = schema.target
-    detail = f"{len(target.levels)} labels" if target.levels else f"mean {target.mean:.4g}, std {target.std:.4g}"
-    console.print(f"[bold]{escape(target.name)}[/bold]: {target.task} ({detail}), {len(plan.table.frame):,} rows")
+    for target in schema.target.each():
+        detail = f"{len(target.levels)} labels" if target.levels else f"mean {target.mean:.4g}, std {target.std:.4g}"
+        console.print(f"[bold]{escape(target.name)}[/bold]: {target.task} ({detail}), {len(plan.table.frame):,} rows")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("modality", "columns (type)", "encoder", "tuning"):
         table.add_column(heading, overflow="fold")
@@ -120,9 +121,11 @@ def check_writable(out: Path | None) -> None:
 
 def answers(answers: Answers, out: Path | None, *, proba: bool, as_json: bool) -> None:
     """Print predictions, or write them to a file."""
-    frame = answers.labels.to_frame()
+    frame = answers.labels.to_frame() if isinstance(answers.labels, pd.Series) else answers.labels.copy()
     if proba:
-        frame = pd.concat([frame, answers.scores.add_prefix("p:")], axis=1)
+        scores = answers.scores
+        names = [":".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in scores.columns]
+        frame = pd.concat([frame, scores.set_axis([f"p:{name}" for name in names], axis=1)], axis=1)
     frame["nothing_present"] = answers.nothing_present
     if out is not None:
         with whole_file(out) as temporary:

@@ -140,7 +140,7 @@ class Head(nn.Module, ABC):
     """
 
     task: ClassVar[str]
-    metrics: ClassVar[tuple[str, ...]]
+    metrics: tuple[str, ...]
 
     @abstractmethod
     def encode(self, answers: Sequence[Any]) -> Tensor:

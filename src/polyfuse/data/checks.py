@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ from polyfuse.core.progress import Progress, Silent
 from polyfuse.data.cells import CellError
 from polyfuse.data.decoding import Cells
 from polyfuse.data.reading import Table
-from polyfuse.data.schema import Schema
-from polyfuse.data.targets import AnswerReader
+from polyfuse.data.schema import Schema, Target
+from polyfuse.data.targets import AnswerReader, no_answer
 
 #: A training needs so many rows.
 MIN_ROWS = 10
@@ -30,7 +30,8 @@ class Checked:
     Attributes:
         row_problems: those of single rows.
         general_problems: those of the table as a whole, were all its rows used.
-        answers: position to answer, of the rows whose target could be read; None when it was not asked for.
+        answers: position to answer, of the rows whose target could be read, or one of several; None when it was not
+            asked for.
     """
 
     row_problems: list[Problem]
@@ -74,7 +75,7 @@ def check(
         schema: how they are read.
         cells: decodes them, and keeps what it decodes.
         training: whether the rows are meant for a training.
-        answers: whether every row needs a target.
+        answers: whether every row needs a target, or one of several.
         progress: shows how far it is.
 
     Raises:
@@ -94,48 +95,104 @@ def check(
 
 def training_problems(schema: Schema, answers: Sequence[Any]) -> list[Problem]:
     """Return why some rows would not do for a training."""
-    target, problems = schema.target, []
+    problems = []
     if not schema.columns:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(schema.left_out.items())[:8])
         nothing = "there is nothing to learn from: every column is left out" if reasons else "there is no other column"
         problems.append(Problem(f"{nothing}{f' ({reasons})' if reasons else ''}; set the type of one to use it"))
-    if len(answers) < MIN_ROWS:
-        rows = "1 row" if len(answers) == 1 else f"{len(answers)} rows"
-        problems.append(Problem(f"{rows} with a target: a training needs at least {MIN_ROWS}"))
-    elif all(answer == answers[0] for answer in answers):
-        problems.append(
-            Problem(f"the target is {answers[0]!r} in every row: there is nothing to tell apart", target.name)
-        )
-    elif target.task != "regression":
-        most = MAX_CLASSES if target.task == "multilabel" else min(MAX_CLASSES, len(answers) // 2)
-        if len(target.levels) > most:
-            rule = f"at most {most:,} can be learned from {len(answers):,} rows"
-            advice = "merge rare ones, or set the task if this is no label"
-            problems.append(Problem(f"{len(target.levels):,} classes: {rule}; {advice}", target.name))
+    if not schema.target.parts:
+        return problems + _answer_problems(schema.target, answers, None)
+    for part, found in zip(schema.target.parts, each_answers(schema.target, answers), strict=True):
+        problems += _answer_problems(part, found, part.name)
     return problems
 
 
 def training_notes(schema: Schema, answers: Sequence[Any]) -> list[str]:
     """Return what a user may want to know of the answers of training rows."""
-    if schema.target.task != "classification":
-        return []
-    single = [label for label, count in Counter(answers).items() if count == 1]
-    shown = f"{', '.join(map(repr, single[:5]))}{' …' if len(single) > 5 else ''}"
-    return [f"target {schema.target.name!r}: labels of a single row: {shown}"] if single else []
+    notes = []
+    for part, found in zip(schema.target.each(), each_answers(schema.target, answers), strict=True):
+        if schema.target.parts and len(found) < len(answers):
+            notes.append(f"target {part.name!r}: {len(found):,} of {len(answers):,} rows have it")
+        if part.task != "classification":
+            continue
+        single = [label for label, count in Counter(found).items() if count == 1]
+        shown = f"{', '.join(map(repr, single[:5]))}{' …' if len(single) > 5 else ''}"
+        notes += [f"target {part.name!r}: labels of a single row: {shown}"] if single else []
+    return notes
+
+
+def each_answers(target: Target, answers: Sequence[Any]) -> list[list[Any]]:
+    """Return the answers for each of several targets, of the rows that have it; all of them where there is one."""
+    if not target.parts:
+        return [list(answers)]
+    return [[answer[i] for answer in answers if answer[i] is not None] for i in range(len(target.parts))]
+
+
+def _answer_problems(target: Target, answers: Sequence[Any], column: str | None) -> list[Problem]:
+    """Return why answers would not do for a training. column: of one among several targets."""
+    if len(answers) < MIN_ROWS:
+        rows = "1 row" if len(answers) == 1 else f"{len(answers)} rows"
+        return [Problem(f"{rows} with a target: a training needs at least {MIN_ROWS}", column)]
+    if all(answer == answers[0] for answer in answers):
+        return [Problem(f"the target is {answers[0]!r} in every row: there is nothing to tell apart", target.name)]
+    most = MAX_CLASSES if target.task == "multilabel" else min(MAX_CLASSES, len(answers) // 2)
+    if target.task != "regression" and len(target.levels) > most:
+        rule = f"at most {most:,} can be learned from {len(answers):,} rows"
+        advice = "merge rare ones, or set the task if this is no label"
+        return [Problem(f"{len(target.levels):,} classes: {rule}; {advice}", target.name)]
+    return []
 
 
 def _read_answers(table: Table, schema: Schema) -> tuple[dict[int, Any], list[Problem]]:
-    name = schema.target.name
-    if name not in table.frame.columns:
-        raise InputError(f"{table.name} has no column {name!r}, the target; {nearest(name, table.frame.columns)}")
-    reader, found = AnswerReader(schema.target), _Found()
+    """Return the answers of the rows that have one, and what is wrong with the others.
+
+    Of several targets a row may lack some, and so may the table: such an answer is None.
+    """
+    target, found = schema.target, _Found()
+    known = [part for part in target.each() if part.name in table.frame.columns]
+    if not known:
+        what = "the target" if len(target.names) == 1 else f"nor another of the targets {', '.join(target.names)}"
+        missing = target.names[0]
+        raise InputError(f"{table.name} has no column {missing!r}, {what}; {nearest(missing, table.frame.columns)}")
     answers: dict[int, Any] = {}
-    for row, cell in enumerate(table.frame[name].tolist()):
-        try:
-            answers[row] = reader.read(cell)
-        except CellError as error:
-            found.add(name, row, error)
-    return answers, found.problems()
+    columns = {part.name: (AnswerReader(part), table.frame[part.name].tolist()) for part in known}
+    if not target.parts:
+        (reader, cells), *_ = columns.values()
+        for row, cell in enumerate(cells):
+            try:
+                answers[row] = reader.read(cell)
+            except CellError as error:
+                found.add(target.name, row, error)
+        return answers, found.problems()
+    nothing = []
+    for row in range(len(table.frame)):
+        several, wrong = _read_several(target, columns, row, found)
+        if any(answer is not None for answer in several):
+            answers[row] = several
+        elif not wrong:
+            nothing.append(row)
+    named = ", ".join(map(repr, target.names))
+    lacking = Problem(f"none of the targets {named} is there; fill one in, or leave the row out", None, tuple(nothing))
+    return answers, [*found.problems(), *([lacking] if nothing else [])]
+
+
+def _read_several(
+    target: Target, columns: Mapping[str, tuple[AnswerReader, list[Any]]], row: int, found: _Found
+) -> tuple[tuple[Any, ...], bool]:
+    """Return a row's answer for each of several targets, None where there is none, and whether one is wrong."""
+    answers: list[Any] = []
+    wrong = False
+    for name in target.names:
+        reader, cells = columns.get(name, (None, []))
+        answer = None
+        if reader is not None and not no_answer(cells[row]):
+            try:
+                answer = reader.read(cells[row])
+            except CellError as error:
+                found.add(name, row, error)
+                wrong = True
+        answers.append(answer)
+    return tuple(answers), wrong
 
 
 def _cell_problems(schema: Schema, cells: Cells, rows: int, progress: Progress | None) -> list[Problem]:

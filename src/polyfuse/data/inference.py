@@ -8,18 +8,18 @@ from typing import Any, Literal
 from polyfuse.core.errors import DataError, InputError, Problem, nearest
 from polyfuse.data.kinds import Guess, guess_type
 from polyfuse.data.reading import Table
-from polyfuse.data.schema import Column, ColumnType, Schema, Task
+from polyfuse.data.schema import Column, ColumnTask, ColumnType, Schema
 from polyfuse.data.statistics import describe
-from polyfuse.data.targets import infer_target
+from polyfuse.data.targets import infer_targets
 
 _TABLE: frozenset[ColumnType] = frozenset({"number", "category", "datetime"})
 
 
 def infer_schema(
     table: Table,
-    target: str,
+    target: str | Sequence[str],
     *,
-    task: Task | None = None,
+    task: ColumnTask | Mapping[str, ColumnTask] | None = None,
     types: Mapping[str, ColumnType | Literal["ignore"]] | None = None,
     modalities: Mapping[str, Sequence[str]] | None = None,
     ignore: Collection[str] = (),
@@ -28,8 +28,8 @@ def infer_schema(
 
     Args:
         table: the training rows.
-        target: the column that is asked for.
-        task: what is asked of it, where the inferred one is not wanted.
+        target: the column that is asked for, or several.
+        task: what is asked of it, where the inferred one is not wanted; of several, of all or by name.
         types: type of a column, where the inferred one is not wanted; "ignore" leaves it out.
         modalities: name to columns; a column named here is used even if it looks like an identifier, one that is not
             named is left out. When None: all images are the modality `image`, all recordings `audio`, texts `text`,
@@ -42,13 +42,14 @@ def infer_schema(
         DataError: the table has no rows, or the target is missing in all of them.
     """
     types = types or {}
-    _check_names(table, target, types, modalities, ignore)
+    targets = [target] if isinstance(target, str) else list(target)
+    _check_names(table, targets, types, modalities, ignore)
     if len(table.frame) == 0:
         raise DataError([Problem(f"{table.name} has no rows")])
-    asked, notes = infer_target(target, table.frame[target].tolist(), task)
+    asked, notes = infer_targets({name: table.frame[name].tolist() for name in targets}, task)
     ignored = {*ignore, *(name for name, choice in types.items() if choice == "ignore")}
     named = None if modalities is None else {name for columns in modalities.values() for name in columns}
-    chosen, left_out = _choose(table, target, types, named, ignored)
+    chosen, left_out = _choose(table, targets, types, named, ignored)
     columns = []
     for name, type in chosen.items():
         column, remarks = describe(name, type, table.frame[name].tolist(), table.media)
@@ -61,7 +62,7 @@ def infer_schema(
 
 def _choose(
     table: Table,
-    target: str,
+    targets: Collection[str],
     types: Mapping[str, ColumnType | Literal["ignore"]],
     named: Collection[str] | None,
     ignored: Collection[str],
@@ -71,7 +72,7 @@ def _choose(
     left_out: dict[str, str] = {}
     counters: dict[str, ColumnType] = {}
     for name in table.frame.columns:
-        if name == target:
+        if name in targets:
             continue
         choice = types.get(name)
         if name in ignored:
@@ -103,20 +104,26 @@ def _check_not_named(name: str, guess: Guess, named: Collection[str] | None) -> 
 
 def _check_names(
     table: Table,
-    target: str,
+    targets: Sequence[str],
     types: Mapping[str, Any],
     modalities: Mapping[str, Sequence[str]] | None,
     ignore: Collection[str],
 ) -> None:
     known = list(table.frame.columns)
-    if target not in known:
-        raise InputError(f"{table.name} has no column {target!r}, the target; {nearest(target, known)}")
-    features = [name for name in known if name != target]
+    for target in targets:
+        if target not in known:
+            raise InputError(f"{table.name} has no column {target!r}, the target; {nearest(target, known)}")
+        if targets.count(target) > 1:
+            raise InputError(f"target: {target!r} is named twice; leave one of them out")
+    if not targets:
+        raise InputError("target: no column is named; name at least one")
+    features = [name for name in known if name not in targets]
     feeding = [(f"modalities.{name}", column) for name, columns in (modalities or {}).items() for column in columns]
     places = [("columns", name) for name in types] + feeding + [("ignore", name) for name in ignore]
     for place, name in places:
-        if name == target:
-            raise InputError(f"{place}: {name!r} is the target, and cannot be a column of the input too")
+        if name in targets:
+            what = "the target" if len(targets) == 1 else "a target"
+            raise InputError(f"{place}: {name!r} is {what}, and cannot be a column of the input too")
         if name not in features:
             raise InputError(f"{place}: {table.name} has no column {name!r}; {nearest(name, features)}")
     for name, columns in (modalities or {}).items():

@@ -58,7 +58,7 @@ class Rows:
 
     @property
     def answers(self) -> list[Any]:
-        """The target: labels as in its levels, floats, or lists of labels.
+        """The target: labels as in its levels, floats, or lists of labels; of several a tuple, None for one not there.
 
         Raises:
             InputError: the rows were read without.
@@ -129,9 +129,9 @@ def read_rows(
         table: to read.
         schema: of the training table.
         training: whether the rows must do for a training: at least MIN_ROWS of them, two classes, and so on.
-        answers: whether the target is read, and every row needs one; as `training` when left out.
+        answers: whether the target is read, and every row needs one (one of several); as `training` when left out.
         on_bad_row: "raise" reports every problem; "skip" leaves out the rows that have one; "absent" takes cells that
-            cannot be read for missing, and leaves out only rows whose target cannot be read.
+            cannot be read for missing, and leaves out only rows whose target cannot be read (none of several).
         progress: shows how far it is.
         memory: room for decoded images and recordings, in bytes; those beyond are decoded when they are asked for.
 
@@ -144,15 +144,15 @@ def read_rows(
     checked = check(table, schema, cells, training=training, answers=asked, progress=progress)
     if on_bad_row == "raise" and checked.problems:
         raise DataError(checked.problems)
-    target = schema.target.name
+    # The problems of targets come first, so that the reason is theirs.
     skipped = {
         row: str(Problem(problem.message, problem.column))
         for problem in reversed(checked.row_problems)
-        if on_bad_row == "skip" or problem.column == target
         for row in problem.rows
+        if on_bad_row == "skip" or (checked.answers is not None and row not in checked.answers)
     }
     for problem in checked.row_problems:
-        if problem.column is not None and problem.column != target:
+        if problem.column is not None and problem.column not in schema.target.names:
             cells.blank.update((problem.column, row) for row in problem.rows)
     positions = np.asarray([row for row in range(len(table.frame)) if row not in skipped], dtype=np.int64)
     return _kept(table, schema, cells, checked, positions, skipped, training=training)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 ColumnType = Literal["text", "image", "audio", "number", "category", "datetime", "embedding"]
-Task = Literal["classification", "multilabel", "regression"]
+#: What may be asked of one column.
+ColumnTask = Literal["classification", "multilabel", "regression"]
+Task = Literal["classification", "multilabel", "regression", "several"]
 Label = bool | int | float | str
 
 
@@ -41,15 +44,16 @@ class Column(Strict):
 
 
 class Target(Strict):
-    """The column that is asked for.
+    """The column that is asked for; or several of them.
 
     Attributes:
-        name: as in the table.
-        task: what is asked of it.
+        name: as in the table; of several, their names.
+        task: what is asked of it; "several" of several.
         levels: of a classification or multilabel task, its labels in a fixed order.
         frequencies: share of the training rows that have each label.
         mean: of a regression, the mean of the training rows.
         std: of a regression, their standard deviation, 1 when they do not differ.
+        parts: of several, each of them, in order. An answer is a tuple then, with None for what a row lacks.
     """
 
     name: str
@@ -58,6 +62,28 @@ class Target(Strict):
     frequencies: list[float] = []
     mean: float = 0.0
     std: float = 1.0
+    parts: list[Target] = []
+
+    @classmethod
+    def of(cls, parts: Sequence[Target]) -> Target:
+        """Return one target of several; the only one where there is one."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(name=", ".join(part.name for part in parts), task="several", parts=list(parts))
+
+    def each(self) -> list[Target]:
+        """Return each of several, or the one that it is."""
+        return self.parts or [self]
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that are asked for."""
+        return [part.name for part in self.each()]
+
+    @property
+    def asked(self) -> Task | tuple[Task, ...]:
+        """The task; of several, that of each."""
+        return tuple(part.task for part in self.parts) or self.task
 
 
 class Schema(Strict):

@@ -15,20 +15,28 @@ from polyfuse.data.schema import Task
 
 Positions: TypeAlias = NDArray[np.int64]
 _BINS = 10
+#: By which of several answers a row is dealt out: what has the fewest different values, the surest.
+_ORDER = ("classification", "multilabel", "regression")
 
 
 def split(
-    answers: Sequence[Any], task: Task, *, share: float, seed: int, groups: Sequence[Hashable] | None = None
+    answers: Sequence[Any],
+    task: Task | Sequence[Task],
+    *,
+    share: float,
+    seed: int,
+    groups: Sequence[Hashable] | None = None,
 ) -> tuple[Positions, Positions]:
     """Split rows in two, alike in their answers.
 
     Classes have the same shares on both sides, a class of a single row is on the first; of a multilabel row its rarest
-    label counts, of a regression which tenth of the answers it lies in. With groups, whole groups are on one side, and
-    the shares are as near to that as they allow. A row without a group is one of its own.
+    label counts, of a regression which tenth of the answers it lies in. Of several answers the first one counts that
+    the row has, classes before labels before numbers. With groups, whole groups are on one side, and the shares are as
+    near to that as they allow. A row without a group is one of its own.
 
     Args:
         answers: of each row.
-        task: what they are.
+        task: what they are; where they are tuples of several, what each of those is.
         share: of the rows that are on the second side, in (0, 1).
         seed: the same gives the same split.
         groups: of each row; no group is on both sides.
@@ -50,13 +58,18 @@ def split(
 
 
 def folds(
-    answers: Sequence[Any], task: Task, *, count: int, seed: int, groups: Sequence[Hashable] | None = None
+    answers: Sequence[Any],
+    task: Task | Sequence[Task],
+    *,
+    count: int,
+    seed: int,
+    groups: Sequence[Hashable] | None = None,
 ) -> list[Positions]:
     """Deal rows out to parts alike in their answers, as `split` understands it: what each of several folds holds out.
 
     Args:
         answers: of each row.
-        task: what they are.
+        task: what they are, as in `split`.
         count: number of parts, at least 2; fewer where there are fewer rows or groups.
         seed: the same gives the same parts.
         groups: of each row; no group is in two parts.
@@ -86,8 +99,10 @@ def folds(
     return [np.flatnonzero(dealt == number) for number in range(count)]
 
 
-def _strata(answers: Sequence[Any], task: Task) -> NDArray[np.int64]:
+def _strata(answers: Sequence[Any], task: Task | Sequence[Task]) -> NDArray[np.int64]:
     """Return for each row a code: rows of the same one are to be spread over both sides."""
+    if not isinstance(task, str):
+        return _strata_of_several(answers, task)
     if task == "classification":
         return _codes(answers)
     if task == "multilabel":
@@ -96,6 +111,18 @@ def _strata(answers: Sequence[Any], task: Task) -> NDArray[np.int64]:
     ranks = np.argsort(np.argsort(np.asarray(answers, dtype=np.float64), kind="stable"), kind="stable")
     bins = max(1, min(_BINS, len(answers) // 4))
     return (ranks * bins // len(answers)).astype(np.int64)
+
+
+def _strata_of_several(answers: Sequence[tuple[Any, ...]], tasks: Sequence[Task]) -> NDArray[np.int64]:
+    """Return codes of rows with several answers, each by the first one that it has, in the order of the tasks."""
+    strata = np.full(len(answers), -1, dtype=np.int64)
+    for place in sorted(range(len(tasks)), key=lambda place: _ORDER.index(tasks[place])):
+        rows = [row for row in np.flatnonzero(strata < 0).tolist() if answers[row][place] is not None]
+        found = _strata([answers[row][place] for row in rows], tasks[place])
+        strata[rows] = found + strata.max(initial=-1) + 1
+    # What has no answer at all is alike.
+    strata[strata < 0] = strata.max(initial=-1) + 1
+    return strata
 
 
 def _group_codes(groups: Sequence[Hashable]) -> NDArray[np.int64]:

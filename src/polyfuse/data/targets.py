@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
-from polyfuse.core.errors import DataError, InputError, Problem
+from polyfuse.core.errors import DataError, InputError, Problem, nearest
 from polyfuse.data.cells import CellError, category, clean, is_missing, json_list, number, shown
-from polyfuse.data.schema import Label, Target, Task
+from polyfuse.data.schema import ColumnTask, Label, Target
 
 #: Whole numbers of at most so many different values are classes.
 FEW = 20
@@ -19,7 +19,28 @@ FEW = 20
 CODES = 100
 
 
-def infer_target(name: str, cells: Sequence[Any], task: Task | None) -> tuple[Target, list[str]]:
+def infer_targets(
+    columns: Mapping[str, Sequence[Any]], task: ColumnTask | Mapping[str, ColumnTask] | None
+) -> tuple[Target, list[str]]:
+    """Return the target of the training rows, one of several where there are several, and notes on how it was read.
+
+    Args:
+        columns: names of those that are asked for, each with the cells of all rows.
+        task: overrides what is inferred: of all, or by name.
+
+    Raises:
+        DataError: a target is missing in every row.
+        InputError: the cells do not fit the task; a task is given to what is not asked for.
+    """
+    given = task if isinstance(task, Mapping) else dict.fromkeys(columns, task)
+    for name in given:
+        if name not in columns:
+            raise InputError(f"task: {name!r} is not among the targets; {nearest(name, columns)}")
+    found = {name: infer_target(name, cells, given.get(name)) for name, cells in columns.items()}
+    return Target.of([target for target, _ in found.values()]), [note for _, notes in found.values() for note in notes]
+
+
+def infer_target(name: str, cells: Sequence[Any], task: ColumnTask | None) -> tuple[Target, list[str]]:
     """Return the target of the training rows, and notes on how it was read.
 
     Lists are multilabel; text and booleans are classes. Whole numbers are classes when there are at most FEW of them,
@@ -35,7 +56,7 @@ def infer_target(name: str, cells: Sequence[Any], task: Task | None) -> tuple[Ta
         DataError: the target is missing in every row.
         InputError: the cells do not fit the task.
     """
-    found = [cell for cell in cells if not _no_answer(cell)]
+    found = [cell for cell in cells if not no_answer(cell)]
     if not found:
         raise DataError([Problem("the target is missing in every row", name, tuple(range(len(cells))))])
     notes: list[str] = []
@@ -70,7 +91,7 @@ class AnswerReader:
         Raises:
             CellError: the cell is missing, no number, or holds a label that is not among the target's.
         """
-        if _no_answer(cell):
+        if no_answer(cell):
             raise CellError("the target is missing; fill it in, or leave the row out")
         if self._task == "regression":
             return self._number(cell)
@@ -98,7 +119,7 @@ class AnswerReader:
         return named
 
 
-def _infer_task(cells: Sequence[Any]) -> tuple[Task, str]:
+def _infer_task(cells: Sequence[Any]) -> tuple[ColumnTask, str]:
     lists = sum(_as_list(cell) is not None for cell in cells)
     if lists * 2 > len(cells):
         return "multilabel", ""
@@ -203,6 +224,7 @@ def _as_list(cell: Any) -> list[Any] | None:
     return list(cell) if isinstance(cell, list | tuple | set | frozenset) else None
 
 
-def _no_answer(cell: Any) -> bool:
+def no_answer(cell: Any) -> bool:
+    """Tell whether a target's cell is missing."""
     # An empty list is an answer: none of the labels.
     return _as_list(cell) is None and is_missing(cell)

@@ -7,8 +7,8 @@ from html import escape
 
 import numpy as np
 
-from polyfuse.evaluation.report import Confusion, Report, interval_text, number_text
-from polyfuse.metrics.bootstrap import Interval, known
+from polyfuse.evaluation.report import Confusion, Report, interval_text, metric_called, number_text
+from polyfuse.metrics.bootstrap import Interval
 
 _STYLE = """
 .pf { --ink: #1c2733; --soft: #5b6b7b; --line: #d8e0e8; --paper: #ffffff; --mark: #1f6feb; --base: #b26a00;
@@ -17,6 +17,7 @@ _STYLE = """
 @media (prefers-color-scheme: dark) { .pf { --ink: #e4eaf0; --soft: #9aa9b8; --line: #33414f; --paper: #12181f;
   --mark: #6cb0ff; --base: #f0b45a; } }
 .pf h1 { font-size: 1.5rem; margin: 0 0 .25rem; } .pf h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
+.pf h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; } .pf section { border-top: 2px solid var(--line); margin: 2rem 0; }
 .pf p { color: var(--soft); margin: .25rem 0 1rem; }
 .pf table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .pf th, .pf td { text-align: right; padding: .4rem .8rem; border-bottom: 1px solid var(--line); }
@@ -43,31 +44,46 @@ def page(report: Report) -> str:
 
 def fragment(report: Report) -> str:
     """Return the content of the page, with its style, in one element."""
+    names = ", ".join(f"<em>{escape(part.target)}</em>" for part in report.parts)
     parts = [
         f"<style>{_STYLE}</style>",
-        f"<h1>{escape(report.task.capitalize())} of <em>{escape(report.target)}</em></h1>",
+        f"<h1>{names or _title(report)}</h1>",
         f"<p>{report.rows:,} rows. Intervals: {100 * report.level:g} % of {report.resamples:,} bootstrap resamples of "
         "these rows. The prior answers every row with what the training rows had.</p>",
         _metrics(report),
+        *_details(report, "h2"),
     ]
-    if report.confusion is not None:
-        parts += [
-            "<h2>What was answered for each true label</h2>",
-            f'<div class="scroll">{_heat(report.confusion)}</div>',
-        ]
-    points = [(a, b) for a, b in report.points if math.isfinite(a) and math.isfinite(b)]
-    if points:
-        note = f" ({len(points):,} of {report.rows:,} rows)" if len(points) < report.rows else ""
-        parts += [f"<h2>Predicted against true values{note}</h2>", _scatter(points)]
+    for part in report.parts:
+        heading = f"<h2>{_title(part)}</h2><p>{part.rows:,} of {report.rows:,} rows have it.</p>"
+        parts += ["<section>", heading, _metrics(part), *_details(part, "h3"), "</section>"]
     if report.present:
         parts += ["<h2>Rows in which each modality is present</h2>", _shares(report.present)]
     return f'<div class="pf">{"".join(parts)}</div>'
 
 
+def _title(report: Report) -> str:
+    return f"{escape(report.task.capitalize())} of <em>{escape(report.target)}</em>"
+
+
+def _details(report: Report, heading: str) -> list[str]:
+    """Return what is drawn of one target, under headings of a level."""
+    parts = []
+    if report.confusion is not None:
+        parts += [
+            f"<{heading}>What was answered for each true label</{heading}>",
+            f'<div class="scroll">{_heat(report.confusion)}</div>',
+        ]
+    points = [(a, b) for a, b in report.points if math.isfinite(a) and math.isfinite(b)]
+    if points:
+        note = f" ({len(points):,} of {report.rows:,} rows)" if len(points) < report.rows else ""
+        parts += [f"<{heading}>Predicted against true values{note}</{heading}>", _scatter(points)]
+    return parts
+
+
 def _metrics(report: Report) -> str:
     rows = []
-    for name, at in report.intervals.items():
-        metric, base = known(name), report.baseline.get(name, math.nan)
+    for name, at in report.own.items():
+        metric, base = metric_called(name), report.baseline.get(name, math.nan)
         better = "higher is better" if metric.greater_is_better else "lower is better"
         cells = (f"<strong>{number_text(at.value)}</strong>", interval_text(at), number_text(base), _dots(at, base))
         rows.append(

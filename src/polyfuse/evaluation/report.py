@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from polyfuse.core.errors import InputError
+from polyfuse.core.errors import InputError, nearest
 from polyfuse.core.files import whole_file
 from polyfuse.data.schema import Label, Task
 from polyfuse.metrics.bootstrap import Interval, known
+from polyfuse.metrics.metric import Metric
+from polyfuse.metrics.several import RELATIVE_LOSS, relative_loss
 
 #: Version of the JSON document.
 FORMAT = 1
@@ -42,9 +44,12 @@ class Confusion:
 class Report(Mapping[str, float]):
     """Metrics of a model on some rows: a mapping of the metric's name to its value, nan where it is undefined.
 
+    Of several targets, `relative_loss` is one figure for all, `<target>:<metric>` one of a target over the rows that
+    have it; `of(target)` is the report on that target.
+
     Attributes:
         task: what was asked.
-        target: name of the column that was asked for.
+        target: name of the column that was asked for; of several, their names.
         rows: number of rows.
         intervals: each metric with its interval, by bootstrap over the rows.
         baseline: the same metrics of the training prior, the same answer for every row.
@@ -53,6 +58,7 @@ class Report(Mapping[str, float]):
         present: share of the rows in which each modality is present.
         confusion: of a classification.
         points: of a regression, pairs (true, predicted) of at most 500 of the rows.
+        parts: of several targets, the report on each.
     """
 
     task: Task
@@ -65,6 +71,7 @@ class Report(Mapping[str, float]):
     present: dict[str, float] = field(default_factory=dict)
     confusion: Confusion | None = None
     points: list[tuple[float, float]] = field(default_factory=list)
+    parts: list[Report] = field(default_factory=list)
 
     def __getitem__(self, name: str) -> float:
         return self.intervals[name].value
@@ -75,11 +82,32 @@ class Report(Mapping[str, float]):
     def __len__(self) -> int:
         return len(self.intervals)
 
+    def of(self, target: str) -> Report:
+        """Return the report on one target.
+
+        Raises:
+            InputError: it was not asked for.
+        """
+        reports = {report.target: report for report in self.parts or [self]}
+        if target not in reports:
+            raise InputError(f"report: {target!r} is not among the targets; {nearest(target, reports)}")
+        return reports[target]
+
+    @property
+    def own(self) -> dict[str, Interval]:
+        """The metrics that are not those of one of several targets."""
+        return {name: at for name, at in self.intervals.items() if not self.parts or name == RELATIVE_LOSS}
+
+    @property
+    def title(self) -> str:
+        """What was measured."""
+        return ", ".join(repr(part.target) for part in self.parts) or f"{self.task} of {self.target!r}"
+
     def __str__(self) -> str:
         percent = f"{100 * self.level:g} % interval"
         lines = [("metric", "", "value", percent, "prior")]
-        for name, at in self.intervals.items():
-            arrow = "↑" if known(name).greater_is_better else "↓"
+        for name, at in self.own.items():
+            arrow = "↑" if metric_called(name).greater_is_better else "↓"
             lines.append(
                 (name, arrow, number_text(at.value), interval_text(at), number_text(self.baseline.get(name, math.nan)))
             )
@@ -89,7 +117,8 @@ class Report(Mapping[str, float]):
             for pairs in (list(zip(line, widths, strict=True)) for line in lines)
         )
         shares = ", ".join(f"{name} {share:.0%}" for name, share in self.present.items())
-        return f"{self.task} of {self.target!r} on {self.rows} rows{f' (present: {shares})' if shares else ''}\n{table}"
+        whole = f"{self.title} on {self.rows} rows{f' (present: {shares})' if shares else ''}\n{table}"
+        return "\n\n".join([whole, *map(str, self.parts)])
 
     def __repr__(self) -> str:
         return str(self)
@@ -107,6 +136,9 @@ class Report(Mapping[str, float]):
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Return strict JSON, written to `path` where one is given. Undefined numbers are null."""
+        return _written(json.dumps(_finite(self._data()), ensure_ascii=False, allow_nan=False, indent=2) + "\n", path)
+
+    def _data(self) -> dict[str, Any]:
         document = {
             "format": FORMAT,
             "task": self.task,
@@ -120,7 +152,7 @@ class Report(Mapping[str, float]):
             "confusion": vars(self.confusion) if self.confusion else None,
             "points": self.points,
         }
-        return _written(json.dumps(_finite(document), ensure_ascii=False, allow_nan=False, indent=2) + "\n", path)
+        return {**document, "parts": [part._data() for part in self.parts]} if self.parts else document
 
     @classmethod
     def from_json(cls, source: str | Path) -> Report:
@@ -158,7 +190,13 @@ class Report(Mapping[str, float]):
             present={name: _float(share) for name, share in document["present"].items()},
             confusion=Confusion(**confusion) if confusion is not None else None,
             points=[(_float(true), _float(predicted)) for true, predicted in document["points"]],
+            parts=[cls._of(part) for part in document.get("parts", [])],
         )
+
+
+def metric_called(name: str) -> Metric:
+    """Return a metric that a report shows, by name."""
+    return relative_loss([]) if name == RELATIVE_LOSS else known(name)
 
 
 def _not_a_report(source: str | Path, error: Exception) -> InputError:

@@ -64,7 +64,7 @@ def rows_in_time(job: Job, seconds: float) -> Rows:
     count = min(len(rows), max(_LEAST_ROWS, round(len(rows) * max(allowed, 0.0) / seconds)))
     if count >= 0.95 * len(rows):
         return rows
-    _, chosen = split(rows.answers, job.plan.schema.target.task, share=count / len(rows), seed=0, groups=job.groups)
+    _, chosen = split(rows.answers, job.plan.schema.target.asked, share=count / len(rows), seed=0, groups=job.groups)
     some = rows.subset(chosen.tolist())
     some.notes = [*rows.notes, f"{len(some):,} of {len(rows):,} rows were used: there was no time to encode more"]
     job.progress.say(some.notes[-1])

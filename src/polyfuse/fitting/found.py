@@ -275,6 +275,6 @@ def _folds(job: Job, way: AutoWay) -> list[tuple[Array, Array]]:
     found = []
     for repeat in range(way.repeats):
         seed = job.plan.recipe.training.seed + repeat
-        parts = deal(job.rows.answers, job.plan.schema.target.task, count=way.folds, seed=seed, groups=job.groups)
+        parts = deal(job.rows.answers, job.plan.schema.target.asked, count=way.folds, seed=seed, groups=job.groups)
         found += [(np.setdiff1d(every, part), part) for part in parts]
     return found

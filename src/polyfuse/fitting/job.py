@@ -14,20 +14,17 @@ from typing import Any
 from accelerate import Accelerator
 
 from polyfuse.core.progress import Progress
+from polyfuse.data.measures import DECIDING, measure
 from polyfuse.data.reading import Table
 from polyfuse.data.rows import Rows, read_rows
 from polyfuse.data.splits import split
 from polyfuse.fitting.plan import Plan
 from polyfuse.learners.learner import Array
-from polyfuse.metrics import METRICS
 from polyfuse.metrics.metric import Metric
 from polyfuse.recipe import Recipe
 from polyfuse.training.cache import FeatureCache
 from polyfuse.training.checkpoints import Checkpoints
 from polyfuse.training.loop import Log
-
-#: What decides between models where nothing else is said: proper scores, not whether a threshold is passed.
-DECIDING = {"classification": "log_loss", "regression": "rmse", "multilabel": "mean_average_precision"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ class Job:
         recipe = self.plan.recipe
         return split(
             self.rows.answers,
-            self.plan.schema.target.task,
+            self.plan.schema.target.asked,
             share=recipe.data.validation_share,
             seed=recipe.training.seed,
             groups=self.groups,
@@ -102,7 +99,8 @@ class Job:
     @cached_property
     def metric(self) -> Metric:
         """The metric that decides between models: a proper score, where nothing else is said."""
-        return METRICS[self.plan.recipe.training.metric or DECIDING[self.plan.schema.target.task]]
+        target = self.plan.schema.target
+        return measure(target, self.plan.recipe.training.metric or DECIDING[target.task])
 
 
 def read(plan: Plan, table: Table, progress: Progress, *, training: bool) -> Rows:

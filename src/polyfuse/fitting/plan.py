@@ -10,12 +10,13 @@ from torch import nn
 
 from polyfuse.core.errors import InputError, nearest
 from polyfuse.data.inference import infer_schema
+from polyfuse.data.measures import measure
 from polyfuse.data.reading import Table
 from polyfuse.data.rows import Rows
 from polyfuse.data.schema import Schema
 from polyfuse.ensemble import Ensemble, Member, is_table
+from polyfuse.heads.several import SeveralHead
 from polyfuse.learners.learner import Array
-from polyfuse.metrics import METRICS
 from polyfuse.model import FusionModel
 from polyfuse.recipe import Built, Recipe
 from polyfuse.search.candidates import check_names
@@ -108,6 +109,9 @@ def history(fitted: Fitted) -> dict[str, Any]:
         "notes": fitted.rows.notes,
         "seconds": round(fitted.seconds, 3),
     }
+    model = fitted.built.model
+    if isinstance(model, FusionModel) and isinstance(model.head, SeveralHead):
+        about["loss_weights"] = {name: round(weight, 6) for name, weight in model.head.weighs().items()}
     outcome = fitted.outcome
     if outcome is None:
         return {**about, "reason": fitted.comparison["reason"]}
@@ -144,10 +148,8 @@ def make_plan(recipe: Recipe, table: Table) -> Plan:
         ignore=ignored,
     )
     completed = recipe.completed(schema)
-    metric = completed.training.metric
-    known = [name for name, found in METRICS.items() if schema.target.task in found.tasks]
-    if metric is not None and metric not in known:
-        raise InputError(f"training.metric: {metric!r} is no metric of {schema.target.task}; {nearest(metric, known)}")
+    if completed.training.metric is not None:
+        measure(schema.target, completed.training.metric)
     if completed.fusion.name == "auto":
         check_names(completed.fusion.options.get("candidates"))
     return Plan(table, completed, schema)

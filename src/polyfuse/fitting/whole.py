@@ -14,6 +14,7 @@ from polyfuse.core import processes
 from polyfuse.data.augmentation import build_augmentations, default_augmentations
 from polyfuse.data.augmentation.source import AugmentedSource
 from polyfuse.data.batches import Batches, Source
+from polyfuse.data.measures import measure
 from polyfuse.data.rows import Rows
 from polyfuse.fitting.estimate import encoding_seconds, in_time
 from polyfuse.fitting.job import Job
@@ -113,6 +114,7 @@ def fit_whole(job: Job, recipe: Recipe, *, deadline: float | None = None, stage:
             validation,
             settings,
             job.accelerator,
+            metric=measure(job.plan.schema.target, settings.metric or built.model.head.metrics[0]),
             tunings=[(built.model.encoder(name), tuning) for name, tuning in built.tunings.items()],
             checkpoints=job.checkpoints(recipe, stage),
             log=job.log,

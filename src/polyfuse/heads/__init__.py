@@ -11,5 +11,6 @@ HEADS: Registry[Head] = Registry(
         "classification": "polyfuse.heads.classification:ClassificationHead",
         "multilabel": "polyfuse.heads.multilabel:MultilabelHead",
         "regression": "polyfuse.heads.regression:RegressionHead",
+        "several": "polyfuse.heads.several:SeveralHead",
     },
 )

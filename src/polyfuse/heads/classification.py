@@ -30,7 +30,7 @@ class ClassificationHead(Head):
     """
 
     task: ClassVar[str] = "classification"
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "balanced_accuracy", "f1_macro", "roc_auc", "log_loss")
+    metrics = ("accuracy", "balanced_accuracy", "f1_macro", "roc_auc", "log_loss")
 
     frequencies: Tensor
     weights: Tensor | None

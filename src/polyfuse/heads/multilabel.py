@@ -30,7 +30,7 @@ class MultilabelHead(Head):
     """
 
     task: ClassVar[str] = "multilabel"
-    metrics: ClassVar[tuple[str, ...]] = (
+    metrics = (
         "multilabel_f1_micro",
         "multilabel_f1_macro",
         "mean_average_precision",

@@ -27,7 +27,7 @@ class RegressionHead(Head):
     """
 
     task: ClassVar[str] = "regression"
-    metrics: ClassVar[tuple[str, ...]] = ("rmse", "mae", "r2", "spearman")
+    metrics = ("rmse", "mae", "r2", "spearman")
 
     def __init__(
         self,

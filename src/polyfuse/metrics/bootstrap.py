@@ -33,7 +33,7 @@ class Interval:
 
 
 def bootstrap(
-    metrics: Sequence[str],
+    metrics: Sequence[str | Metric],
     y_true: Array,
     y_score: Array,
     *,
@@ -47,7 +47,7 @@ def bootstrap(
     the value is undefined, or more than half of the resamples are.
 
     Args:
-        metrics: names in METRICS.
+        metrics: names in METRICS, or metrics.
         y_true: what the metrics compare with, (rows,) or (rows, labels).
         y_score: scores, (rows,) or (rows, classes).
         resamples: number of resamples of all rows, with replacement; the same ones for every metric.
@@ -70,7 +70,7 @@ def bootstrap(
 
 
 def paired_difference(
-    metric: str,
+    metric: str | Metric,
     y_true: Array,
     score_a: Array,
     score_b: Array,
@@ -98,12 +98,14 @@ def paired_difference(
     return _interval(value, differences, level)
 
 
-def known(name: str) -> Metric:
-    """Return a metric by name.
+def known(name: str | Metric) -> Metric:
+    """Return a metric by name; one that is given, itself.
 
     Raises:
         InputError: there is none of this name.
     """
+    if isinstance(name, Metric):
+        return name
     if name not in METRICS:
         raise InputError(f"metrics: there is no {name!r}; {nearest(name, METRICS)}")
     return METRICS[name]

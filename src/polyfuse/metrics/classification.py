@@ -60,10 +60,11 @@ def roc_auc(y_true: Array, y_score: Array) -> float:
 @defined
 def log_loss(y_true: Array, y_score: Array) -> float:
     """Mean of -ln p(true class) in nats; p is kept away from 0 by the float64 epsilon, as in scikit-learn."""
-    return float(np.mean(_row_losses(y_true, y_score)))
+    return float(np.mean(row_losses(y_true, y_score)))
 
 
-def _row_losses(y_true: Array, y_score: Array) -> Floats:
+def row_losses(y_true: Array, y_score: Array) -> Floats:
+    """Return -ln p(true class) of each row (rows,), in nats."""
     scores = y_score.astype(np.float64)
     chosen = scores[np.arange(len(scores)), y_true] / scores.sum(axis=1)
     losses: Floats = -np.log(chosen.clip(np.finfo(np.float64).eps, 1.0))
@@ -138,7 +139,7 @@ def _auc_pairs(y_true: Array, y_score: Array, counts: Floats) -> Floats:
 
 
 def _log_loss(y_true: Array, y_score: Array) -> OfCounts:
-    return mean_of(_row_losses(y_true, y_score))
+    return mean_of(row_losses(y_true, y_score))
 
 
 _TASK = frozenset({"classification"})

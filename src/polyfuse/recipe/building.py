@@ -18,6 +18,7 @@ from polyfuse.ensemble import Ensemble, Member, is_table
 from polyfuse.fusion import FUSIONS
 from polyfuse.heads import HEADS
 from polyfuse.learners import LEARNERS
+from polyfuse.learners.several import make_learner
 from polyfuse.learners.words import WordStatistics
 from polyfuse.model import FusionModel, Model
 from polyfuse.recipe.component import Component
@@ -194,7 +195,7 @@ def _make_member(
     chosen = tuple(name for name in schema.modalities if spec.modalities is None or name in spec.modalities)
     name = member_name(spec, schema)
     if spec.combine.name in LEARNERS:
-        learner = LEARNERS.build(spec.combine.name, spec.combine.options, schema.target)
+        learner = make_learner(spec.combine.name, spec.combine.options, schema.target)
         return Member(name, spec.weight, learner, chosen, tuple(spec.parts or ("features", "words")))
     own: dict[str, Tuning] = {}
     encoders = with_fresh_tables(recipe, schema, shared.by_modality)

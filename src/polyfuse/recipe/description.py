@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from polyfuse.core.errors import RecipeError, nearest
+from polyfuse.core.errors import InputError, RecipeError, nearest
 from polyfuse.data.augmentation import build_augmentations
-from polyfuse.data.schema import Schema, Strict, Task
+from polyfuse.data.schema import ColumnTask, Schema, Strict, Target
 from polyfuse.encoders import ENCODERS, default_encoder
 from polyfuse.heads import HEADS
+from polyfuse.heads.several import check_weights, part_heads
 from polyfuse.recipe.component import Component
 from polyfuse.training.settings import TrainingSettings
 from polyfuse.tuning import TUNINGS
@@ -24,6 +25,26 @@ Preset = Literal["fast", "balanced", "best"]
 #: What `auto` compares with the preset "fast": what costs least.
 FAST = {"candidates": ["alone", "words", "linear", "boosting", "concat"], "folds": 3}
 ColumnChoice = Literal["text", "image", "audio", "number", "category", "datetime", "embedding", "ignore"]
+
+
+def _names(value: object) -> object:
+    """Check the names of targets; a single one stands for itself."""
+    names = list(value) if isinstance(value, list | tuple) else [value]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("a target is the name of a column, or a list of names")
+    twice = [name for i, name in enumerate(names) if name in names[:i]]
+    if twice:
+        raise ValueError(f"the target {twice[0]!r} is named twice; leave one of them out")
+    return names[0] if len(names) == 1 else names
+
+
+def _tasks(value: object) -> object:
+    """Check a task, or the tasks of some targets."""
+    known = get_args(ColumnTask)
+    for task in value.values() if isinstance(value, Mapping) else [value]:
+        if value is not None and task not in known:
+            raise ValueError(f"a task is {', '.join(known)}; of several targets also a mapping from each to its task")
+    return None if value == {} else value
 
 
 class Modality(Strict):
@@ -70,14 +91,14 @@ class Recipe(Strict):
     """The whole description of a model and its training.
 
     Attributes:
-        target: the column that is asked for.
-        task: what is asked of it; inferred when left out, as everything below.
+        target: the column that is asked for, or a list of several.
+        task: what is asked of it; inferred when left out, as everything below. Of several, of all or by target.
         columns: type of a column, where the inferred one is not wanted; "ignore" leaves it out.
         modalities: inputs of the model, by name.
         preset: how much is tried, where nothing else is said: "fast" compares few ways to combine, "balanced" (as when
             it is left out) all of them, "best" tunes the pretrained encoders too.
         fusion: M_O: a fusion, a learner, an ensemble, or "auto", which finds the best of them.
-        head: the task's head with its options, or another head.
+        head: the task's head with its options, or another head; of several targets `several`, which holds one for each.
         tuning: which weights of an encoder move, by modality; or one for all.
         augmentation: by modality, what changes its values at random in training, where its encoder moves; "auto" trains
             once without and once with what suits the columns, and keeps what is better on rows kept aside. "none" is
@@ -86,8 +107,8 @@ class Recipe(Strict):
         training: how the model is trained.
     """
 
-    target: str
-    task: Task | None = None
+    target: Annotated[str | list[str], BeforeValidator(_names)]
+    task: Annotated[ColumnTask | dict[str, ColumnTask] | None, BeforeValidator(_tasks)] = None
     columns: dict[str, ColumnChoice] = Field(default_factory=dict)
     modalities: dict[str, Modality] | None = Field(None, min_length=1)
     preset: Preset | None = None
@@ -143,19 +164,13 @@ class Recipe(Strict):
         fusion = self.fusion
         if fusion.name == "auto" and self.preset == "fast":
             fusion = Component.model_validate({"name": "auto", **FAST, **fusion.options})
-        head = self.head or Component(name=schema.target.task)
-        answered = HEADS[head.name].task
-        if answered != schema.target.task:
-            raise RecipeError(
-                f"head: {head.name!r} answers {answered}, and the task is {schema.target.task}; leave head out, or set"
-                " task"
-            )
+        target = schema.target
         tuning = {name: self._tuning_of(name, encoder) for name, encoder in own.items()}
         filled: dict[str, Any] = {
-            "task": schema.target.task,
+            "task": {part.name: part.task for part in target.parts} or target.task,
             "modalities": modalities,
             "tuning": tuning,
-            "head": head,
+            "head": _head_of(self.head, target),
             "fusion": fusion,
         }
         filled["augmentation"] = self._augmentation(tuning, modalities, schema)
@@ -186,6 +201,35 @@ class Recipe(Strict):
         if "checkpoint" not in ENCODERS.options(encoder.name):
             return Component(name="full")
         return Component(name="last" if self.preset == "best" else "frozen")
+
+
+def _head_of(head: Component | None, target: Target) -> Component:
+    """Return the head of a target; of several, with the head of each.
+
+    Raises:
+        RecipeError: it answers another task.
+    """
+    head = head or Component(name=target.task)
+    answered = HEADS[head.name].task
+    if answered != target.task and target.parts:
+        raise RecipeError(
+            f"head: {head.name!r} answers one target, and there are several ({', '.join(target.names)}); say"
+            f" head: {{name: several, heads: {{{target.names[0]}: …}}}}, or leave head out"
+        )
+    if answered != target.task:
+        raise RecipeError(
+            f"head: {head.name!r} answers {answered}, and the task is {target.task}; leave head out, or set task"
+        )
+    if not target.parts or "heads" not in HEADS.options(head.name):
+        return head
+    try:
+        check_weights(target.names, head.options.get("weights"))
+        each = part_heads(target, head.options.get("heads") or {})
+    except InputError as error:
+        raise RecipeError(str(error)) from error
+    named = [Component.model_validate({"name": name, **options}).as_data() for name, options in each]
+    heads = dict(zip(target.names, named, strict=True))
+    return Component.model_validate({"name": head.name, **head.options, "heads": heads})
 
 
 def encoder_of(name: str, modalities: Mapping[str, Modality]) -> Component:

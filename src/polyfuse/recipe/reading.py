@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -40,7 +40,9 @@ Place: TypeAlias = tuple[Any, ...]
 Errors: TypeAlias = Iterator[tuple[Place, str]]
 
 
-def read_recipe(source: Recipe | Mapping[str, Any] | str | Path, *, target: str | None = None) -> Recipe:
+def read_recipe(
+    source: Recipe | Mapping[str, Any] | str | Path, *, target: str | Sequence[str] | None = None
+) -> Recipe:
     """Read a recipe from a YAML file or a mapping.
 
     Args:
@@ -59,7 +61,7 @@ def read_recipe(source: Recipe | Mapping[str, Any] | str | Path, *, target: str 
     else:
         (document, lines), name = _load(Path(source)), str(source)
     if target is not None and isinstance(document, dict):
-        document["target"] = target
+        document["target"] = target if isinstance(target, str) else list(target)
     return _checked(document, name, lines)
 
 
@@ -97,7 +99,7 @@ def _checked(document: Any, name: str, lines: Mapping[Place, int]) -> Recipe:
     try:
         recipe = Recipe.model_validate(document)
     except ValidationError as error:
-        errors += [(item["loc"], _say(item)) for item in error.errors() if item["loc"][0] != "tuning"]
+        errors += [(item["loc"], _say(item)) for item in error.errors() if not _told(item["loc"], document)]
     if not errors:
         return recipe
     told = []
@@ -107,6 +109,11 @@ def _checked(document: Any, name: str, lines: Mapping[Place, int]) -> Recipe:
         told.append((line, f"  - {where}{'.'.join(map(str, place))}: {message}"))
     listed = "\n".join(text for _, text in sorted(told, key=lambda item: item[0]))
     raise RecipeError(f"{len(told)} problem{'s' if len(told) != 1 else ''} in {name}:\n{listed}")
+
+
+def _told(place: Place, document: Mapping[str, Any]) -> bool:
+    """Tell whether `_tuning_errors` has said already what is wrong at a place."""
+    return place[0] == "tuning" and document["tuning"] is not None
 
 
 def _say(item: Any) -> str:
@@ -127,7 +134,7 @@ def _keys_at(place: Place) -> list[str]:
 def _component_errors(document: Mapping[str, Any]) -> Errors:
     """Check every component against the constructor of its class, and bring its options to the types there."""
     yield from _way_errors(document.get("fusion"))
-    yield from _option_errors(HEADS, document.get("head"), "head")
+    yield from _head_errors(document.get("head"))
     yield from _tuning_errors(document.get("tuning"))
     augmentation = document.get("augmentation")
     for name, some in (augmentation if isinstance(augmentation, Mapping) else {}).items():
@@ -153,6 +160,17 @@ def _way_errors(value: Any) -> Errors:
         yield ("fusion",), f"there is no way to combine called {name!r}; {nearest(name, every)}"
     else:
         yield from _option_errors(family, value, "fusion")
+
+
+def _head_errors(head: Any) -> Errors:
+    """Check a head; of several targets, that of each too."""
+    yield from _option_errors(HEADS, head, "head")
+    heads = head.get("heads") if isinstance(head, Mapping) else None
+    for name, value in (heads if isinstance(heads, Mapping) else {}).items():
+        if isinstance(value, str) or (isinstance(value, Mapping) and isinstance(value.get("name"), str)):
+            yield from _option_errors(HEADS, value, "head", "heads", name)
+        else:
+            yield ("head", "heads", name), f"{value!r:.80} given: a head is a name, or a mapping with a name"
 
 
 def _tuning_errors(tuning: Any) -> Errors:

@@ -40,7 +40,8 @@ def applying(schema: Schema) -> list[str]:
     found = [name for name in names() if name in FUSIONS or name in LEARNERS]
     if len(schema.modalities) == 1:
         found = [name for name in found if name not in FUSIONS or name in _OF_ONE]
-    return found if len(schema.target.levels) <= _MOST_LABELS else [name for name in found if name != "boosting"]
+    labels = sum(len(target.levels) for target in schema.target.each())
+    return found if labels <= _MOST_LABELS else [name for name in found if name != "boosting"]
 
 
 def check_names(chosen: Collection[str] | None) -> None:

@@ -18,6 +18,7 @@ from polyfuse.core.threads import one_thread
 from polyfuse.fusion import FUSIONS
 from polyfuse.learners import LEARNERS
 from polyfuse.learners.learner import Array, Learner
+from polyfuse.learners.several import make_learner
 from polyfuse.metrics.bootstrap import Interval, bootstrap, paired_difference
 from polyfuse.metrics.metric import Metric
 from polyfuse.model import FusionModel
@@ -168,15 +169,15 @@ class Comparison:
     def worse(self, scores: Array, than: Array, rows: Array) -> Interval:
         """Return by how much some scores are worse than others, with its interval, on the same rows."""
         answers = self.material.answers[rows]
-        found = paired_difference(self.metric.name, answers, scores, than, resamples=_RESAMPLES)
+        found = paired_difference(self.metric, answers, scores, than, resamples=_RESAMPLES)
         if self.metric.greater_is_better:
             return Interval(-found.value, -found.high, -found.low)
         return found
 
     def _interval(self, entry: Entry) -> Interval:
         rows, scores = entry.measured()
-        name = self.metric.name
-        return bootstrap([name], self.material.answers[rows], scores, resamples=_RESAMPLES)[name]
+        found = bootstrap([self.metric], self.material.answers[rows], scores, resamples=_RESAMPLES)
+        return found[self.metric.name]
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return headings and lines, the best first, to be shown."""
@@ -249,7 +250,7 @@ class Comparison:
 
     def _chosen(self, spec: MemberSpec, learning: Array, held: Array) -> Learner:
         """Return a learner with its hyperparameters chosen on the first fold."""
-        learner = LEARNERS.build(spec.combine.name, spec.combine.options, self.material.rows.schema.target)
+        learner = make_learner(spec.combine.name, spec.combine.options, self.material.rows.schema.target)
         known = np.sort(np.concatenate([learning, held]))
         weights = None if self.material.weights is None else self.material.weights[known]
         design, answers = self._design(spec).rows(known), self.material.answers[known]
@@ -281,6 +282,7 @@ class Comparison:
                 None,
                 settings,
                 self.accelerator,
+                metric=self.metric,
                 progress=Silent(),
                 deadline=self.deadline if math.isfinite(self.deadline) else None,
             ).run()

@@ -12,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from polyfuse.core.contract import Head
 from polyfuse.core.types import Features, Tensors
 from polyfuse.data.batches import Batches, PreparedSource, Source
 from polyfuse.data.rows import Rows
 from polyfuse.ensemble import Ensemble
+from polyfuse.heads.several import SeveralHead
 from polyfuse.layers.tokens import shortened
 from polyfuse.learners.learner import Array, Design
 
@@ -72,12 +74,11 @@ class Material:
 
     @cached_property
     def weights(self) -> Array | None:
-        """The weight of each row, where the head weighs labels; None where all count alike."""
-        by_label = getattr(self.bank.head, "weights", None)
-        if by_label is None or self.bank.head.task != "classification":
-            return None
-        weights: Array = by_label[self.target].double().numpy()
-        return weights
+        """The weight of each row, where the head weighs labels; None where all count alike.
+
+        (rows,), of several targets (rows, targets).
+        """
+        return _row_weights(self.bank.head, self.target)
 
     @cached_property
     def design(self) -> Design:
@@ -102,6 +103,23 @@ class Material:
         if tokens != "pooled":
             sources = self.short if tokens == "short" else self.sources
         return Batches(sources, self.rows.present, self.target, rows)
+
+
+def _row_weights(head: Head, target: Tensor) -> Array | None:
+    if isinstance(head, SeveralHead):
+        each = [(known, _row_weights(own, some)) for own, known, some in head.split(target)]
+        if all(weights is None for _, weights in each):
+            return None
+        joint = np.ones((len(target), len(each)))
+        for i, (known, weights) in enumerate(each):
+            if weights is not None:
+                joint[known.numpy(), i] = weights
+        return joint
+    by_label = getattr(head, "weights", None)
+    if by_label is None or head.task != "classification":
+        return None
+    found: Array = by_label[target].double().cpu().numpy()
+    return found
 
 
 def joined(parts: Sequence[Features]) -> Features:

@@ -18,9 +18,10 @@ from polyfuse.core.contract import Encoder
 from polyfuse.core.errors import InputError
 from polyfuse.core.interruption import interruptible
 from polyfuse.core.progress import Progress, Silent
+from polyfuse.data.measures import DECIDING
 from polyfuse.fitting import Fitted, Plan, fit
 from polyfuse.fitting.estimate import encoding_seconds, in_time
-from polyfuse.fitting.job import DECIDING, Job, data_digest, read, what_decides
+from polyfuse.fitting.job import Job, data_digest, read, what_decides
 from polyfuse.learners import LEARNERS
 from polyfuse.recipe import Recipe
 from polyfuse.recipe.building import make_encoders

@@ -21,7 +21,7 @@ from polyfuse.core.interruption import interruptible
 from polyfuse.core.progress import Bar, Progress, Silent
 from polyfuse.core.types import Batch, Tensors
 from polyfuse.data.batches import Batches
-from polyfuse.metrics import METRICS
+from polyfuse.metrics import METRICS, Metric
 from polyfuse.model import FusionModel, Mix
 from polyfuse.training.checkpoints import Checkpoint, Checkpoints, random_states, set_random_states
 from polyfuse.training.optimization import make_optimizer, schedule, trained_parameters
@@ -77,6 +77,7 @@ class Trainer:
         validation: rows that decide which weights are kept; None keeps those of the last epoch.
         settings: how.
         accelerator: the device.
+        metric: what decides which weights are kept; that of the settings, or the head's first, when left out.
         tunings: each encoder that has a tuning, with it.
         checkpoints: where a run is kept, to go on from; None keeps nothing.
         log: takes the figures of an epoch, and the number of updates so far.
@@ -92,6 +93,7 @@ class Trainer:
         settings: TrainingSettings,
         accelerator: Accelerator,
         *,
+        metric: Metric | None = None,
         tunings: Sequence[tuple[Encoder, Tuning]] = (),
         checkpoints: Checkpoints | None = None,
         log: Log | None = None,
@@ -101,7 +103,7 @@ class Trainer:
         self.training, self.validation, self.settings, self.accelerator = training, validation, settings, accelerator
         self.model = model
         self._replica = Replica(model, tunings, settings.sharding, accelerator.device)
-        self.metric = METRICS[settings.metric or model.head.metrics[0]]
+        self.metric = metric or METRICS[settings.metric or model.head.metrics[0]]
         self._checkpoints, self._log, self._progress = checkpoints, log, progress or Silent()
         self._deadline = deadline
         self._tunings, trained = self._replica.tunings, self._replica.model

@@ -48,7 +48,8 @@ class TrainingSettings(Strict):
             without; one always stays (Neverova et al. 2016).
         mixup: α of Beta(α, α), from which each batch draws the share λ in which its fused features and losses are mixed
             with those of the same rows in another order; 0 is off (Zhang et al. 2018, Verma et al. 2019).
-        metric: what decides which weights are kept, one of the head's metrics; its first one when left out.
+        metric: what decides which weights are kept, one of the head's metrics; its first one when left out. Of several
+            targets `relative_loss`, the mean of their losses as shares of the prior's, or `<target>:<metric>`.
         patience: epochs without a better metric after which training stops.
         precision: of the arithmetic of backbones that are trained: "bf16" is autocast; "auto" takes it where the
             hardware has it.
