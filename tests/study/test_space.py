@@ -46,13 +46,14 @@ MODALITIES = {"text": {"columns": ["note"]}, "table": {"columns": ["x", "place"]
 TARGETS = {"classification": "label", "regression": "price", "multilabel": "tags"}
 
 
-def plan_of(target: str = "label", recipe: Any = None, **settings: Any) -> Plan:
-    types = {"note": "text"} | {name: "ignore" for name in TARGETS.values() if name != target}
+def plan_of(target: str | list[str] = "label", recipe: Any = None, **settings: Any) -> Plan:
+    asked = [target] if isinstance(target, str) else target
+    types = {"note": "text"} | {name: "ignore" for name in TARGETS.values() if name not in asked}
     given = read_recipe(recipe or {"target": target, "columns": types, "modalities": MODALITIES})
     return make_plan(updated(given, settings), read_table(table()))
 
 
-def space(target: str = "label", asked: Any = None, **settings: Any) -> Space:
+def space(target: str | list[str] = "label", asked: Any = None, **settings: Any) -> Space:
     plan = plan_of(target, **settings)
     return space_of(plan.recipe, plan.schema, set_keys(settings), read_spaces(asked))
 
@@ -103,7 +104,27 @@ def test_every_suggestion_of_a_tuning_builds(name: str) -> None:
         assert tuning.learning_rate == recipe.tuning["text"].options["learning_rate"]
 
 
-@pytest.mark.parametrize("name", HEADS)
+def test_the_heads_of_several_targets_are_drawn_too() -> None:
+    asked = list(TARGETS.values())
+    plan, searched = plan_of(asked), space(asked, fusion="concat")
+    found = {".".join(p.place): p.domain for p in searched.parameters if p.place[0] == "head"}
+    options = {f"head.heads.{TARGETS[name]}.{option}" for name in TARGETS for option in HEADS.options(name)}
+    assert set(found) == {"head.weights", *options}
+    assert found["head.weights"] == Choices(("uncertainty", "equal"))
+    seen = set()
+    for seed in range(DRAWS):
+        recipe = searched.recipe(searched.draw(at_random(seed)))
+        assert recipe.head is not None
+        assert HEADS.build("several", recipe.head.options, 6, plan.schema.target)
+        seen.add(recipe.head.options["heads"]["price"]["dropout"])
+    assert len(seen) == DRAWS
+    given = plan_of(asked, head={"name": "several", "weights": {"price": 2.0}}, fusion="concat")
+    kept = space_of(given.recipe, given.schema, set(), {})
+    assert "head.weights" not in kept.describe()
+    assert kept.recipe(kept.draw(at_random(0))).head.options["weights"] == {"price": 2.0}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", [name for name in HEADS if name != "several"])
 def test_every_suggestion_of_a_head_builds(name: str) -> None:
     plan = plan_of(TARGETS[name])
     searched = space(TARGETS[name], fusion="concat")

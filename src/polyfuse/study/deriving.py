@@ -17,7 +17,7 @@ from polyfuse.search.candidates import applying
 from polyfuse.search.material import TOKENS
 from polyfuse.study.domains import Choices, Domain, Kind, domain_of
 from polyfuse.study.reading import Given, settled
-from polyfuse.study.space import Parameter, Place, Space
+from polyfuse.study.space import Parameter, Place, Space, heads_of
 from polyfuse.training.settings import TrainingSettings
 from polyfuse.tuning import TUNINGS
 
@@ -124,6 +124,8 @@ class _Deriving:
         many = len(self.schema.modalities) > 1
         if self.trained is not None:
             self._component(("head",), recipe.head.name, HEADS, recipe.head, self.trained)
+            for target, head in heads_of(recipe.head).items():
+                self._component(("head", "heads", target), head.name, HEADS, head, self.trained)
             for name in [name for name in TrainingSettings.model_fields if name not in _NEVER]:
                 usual = name in SEARCHED and (many or name != "modality_dropout")
                 usual = usual and "training" not in self.fixed

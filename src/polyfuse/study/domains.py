@@ -173,6 +173,11 @@ def domain_of(annotation: Any, default: Any) -> Domain | None:
         return None
     if kind.type is bool:
         return Choices((False, True))
+    # Of a choice or something else, such as a number for each target, the choice.
+    for each in get_args(kind.type) if get_origin(kind.type) in (Union, types.UnionType) else ():
+        values = get_args(each) if get_origin(each) is Literal else ()
+        if len(values) > 1 and default in values:
+            return Choices(values)
     if get_origin(kind.type) is Literal:
         return Choices(get_args(kind.type))
     if kind.type is int and not isinstance(default, bool) and default >= 1:

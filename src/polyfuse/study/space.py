@@ -103,7 +103,7 @@ class Space:
         made = base.model_copy(
             update={
                 "fusion": self._component(base.fusion, ("fusion",), values),
-                "head": _with(base.head, _below(values, ("head",))),
+                "head": _head(base.head, values),
                 "tuning": tuning,
                 "modalities": modalities,
                 "training": base.training.model_copy(update=_below(values, ("training",))),
@@ -133,6 +133,20 @@ class Space:
         name = str(values.get(place, base.name))
         options = {**self.standing.get((*place, name), {}), **(base.options if name == base.name else {})}
         return Component.model_validate({"name": name, **options, **_below(values, (*place, name))})
+
+
+def heads_of(head: Component) -> dict[str, Component]:
+    """Return the head of each of several targets; none where there is one target."""
+    return {name: Component.model_validate(own) for name, own in (head.options.get("heads") or {}).items()}
+
+
+def _head(head: Component, values: Mapping[Place, Value]) -> Component:
+    """Return a head with the options that were drawn, of several targets those of each."""
+    made = _with(head, _below(values, ("head",)))
+    heads = {
+        name: _with(own, _below(values, ("head", "heads", name))).as_data() for name, own in heads_of(head).items()
+    }
+    return Component.model_validate({"name": made.name, **made.options, "heads": heads}) if heads else made
 
 
 def _below(values: Mapping[Place, Value], place: Place) -> dict[str, Value]:
