@@ -88,7 +88,7 @@ def test_it_is_at_least_as_good_as_each_modality_alone(fitted: pf.Predictor) -> 
     assert roc_auc_score(test["label"] == "yes", fitted.predict_proba(test)["yes"]) > 0.9
 
 
-@pytest.mark.parametrize("chosen", ["linear", "boosting", "ensemble", "tokens", "alone"])
+@pytest.mark.parametrize("chosen", ["linear", "boosting", "ensemble", "tokens", "alone", "part", "parts"])
 def test_what_was_found_survives_saving(text: dict[str, Any], chosen: str, tmp_path: Path) -> None:
     members = [
         {"combine": "linear", "weight": 3},
@@ -104,6 +104,14 @@ def test_what_was_found_survives_saving(text: dict[str, Any], chosen: str, tmp_p
             "members": [{"combine": {"name": "attention", "dim": 32}}, {"combine": "linear"}],
         },
         "alone": {"name": "ensemble", "members": [members[2]]},
+        "part": {"name": "ensemble", "members": [{"combine": "concat", "modalities": ["table"]}]},
+        "parts": {
+            "name": "ensemble",
+            "members": [
+                {"combine": "gated", "modalities": ["table"]},
+                {"combine": {"name": "attention", "dim": 32}, "modalities": ["text"]},
+            ],
+        },
     }
     predictor = pf.Predictor("label", modalities=text, fusion=ways.get(chosen, chosen), training={"epochs": 2})
     predictor.fit(notes(80), out=tmp_path / "run", progress=False)
@@ -126,6 +134,14 @@ def test_what_was_found_survives_saving(text: dict[str, Any], chosen: str, tmp_p
     pd.testing.assert_frame_equal(repeated.predict_proba(test[:3]), expected[:3], atol=1e-5)
     weights = [member.weight for member in predictor.model.members]
     assert sum(weights) == pytest.approx(1)
+
+
+def test_a_fusion_reads_what_it_is_told_to(text: dict[str, Any]) -> None:
+    fusion = {"name": "ensemble", "members": [{"combine": "concat", "modalities": ["table"]}]}
+    predictor = pf.Predictor("label", modalities=text, fusion=fusion).fit(notes(120), progress=False)
+    test = notes(40, seed=5)
+    pd.testing.assert_frame_equal(predictor.predict_proba(test, without=["text"]), predictor.predict_proba(test))
+    assert not predictor.predict_proba(test, without=["table"]).equals(predictor.predict_proba(test))
 
 
 def test_the_mean_is_weighted(text: dict[str, Any]) -> None:
@@ -166,7 +182,7 @@ def test_noise_beside_a_table_costs_nothing() -> None:
     scores = [roc_auc_score(table["y"][150:], p.predict_proba(table[150:])[1]) for p in (predictor, alone)]
     assert scores[0] > scores[1] - 0.03
     lines = {line["candidate"]: line for line in predictor.metrics["comparison"]["candidates"]}
-    assert {"linear (image)", "boosting (table)"} <= set(lines)
+    assert {"linear (image)", "boosting (table)", "linear (table)", "concat (table)"} <= set(lines)
 
 
 def test_encoders_that_start_at_random_are_learned_first(tmp_path: Path) -> None:
@@ -275,6 +291,10 @@ def test_a_single_fusion_that_wins_is_a_plain_model(text: dict[str, Any]) -> Non
         ({"name": "auto", "fold": 3}, "auto has no such option; did you mean 'folds'"),
         ({"name": "ensemble", "members": [{"combine": "linear", "weight": 0}]}, "fusion.members"),
         ({"name": "ensemble", "members": [{"weight": 1}]}, "fusion.members"),
+        (
+            {"name": "ensemble", "members": [{"combine": "concat", "modalities": ["table"], "tuned": True}]},
+            "a member that is tuned reads all modalities",
+        ),
         ({"name": "boosting", "leaves": 1}, "fusion.leaves"),
     ],
 )

@@ -231,8 +231,9 @@ def _write_encoders(
     """Write backbones and adapters; return the hashes of the backbones that stay outside, by modality number."""
     outside = {}
     for i, name in enumerate(names):
-        tuning, encoder = tunings.get(name), model.encoder(name)
-        if tuning is None or encoder.backbone is None:
+        tuning = tunings.get(name)
+        encoder = model.encoder(name) if tuning is not None else None
+        if tuning is None or encoder is None or encoder.backbone is None:
             continue
         place = folder / "encoders" / str(i)
         adapter = place / "adapter"

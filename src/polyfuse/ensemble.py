@@ -76,14 +76,19 @@ class Ensemble(Model):
         design = None
         for member in self.members:
             if isinstance(member.model, FusionModel):
-                some = {name: inputs[name] if name in member.own else shared.get(name, inputs[name]) for name in inputs}
-                scores = member.model.scores(some, present, {})
+                own = {name: inputs[name] for name in member.modalities}
+                some = {name: own[name] if name in member.own else shared.get(name, own[name]) for name in own}
+                scores = member.model.scores(some, self.present_of(member.modalities, present), {})
             else:
                 design = design or self.design({**inputs, **shared}, present, texts)
                 found = member.model.scores(design.only(member.modalities, parts=member.parts))
                 scores = torch.from_numpy(np.ascontiguousarray(found)).to(present.device)
             total = total + member.weight * scores
         return total
+
+    def present_of(self, modalities: Sequence[str], present: Tensor) -> Tensor:
+        """Return which of some modalities each row has. present: (batch, modalities) bool, of all."""
+        return present[:, [self.modalities.index(name) for name in modalities]]
 
     def design(self, inputs: Inputs, present: Tensor, texts: Texts) -> Design:
         """Return the rows as learners read them."""

@@ -139,9 +139,11 @@ def with_fresh_tables(recipe: Recipe, schema: Schema, encoders: Mapping[str, Enc
     """Return the encoders, with new ones in place of those of a table: each model learns its own."""
     assert recipe.modalities is not None
     fresh: dict[Encoder, Encoder] = {}
-    for name, modality in recipe.modalities.items():
-        if modality.encoder is not None and is_table(encoders[name]):
-            fresh[encoders[name]] = ENCODERS.build(modality.encoder.name, modality.encoder.options, schema.of(name))
+    for name, encoder in encoders.items():
+        owner = recipe.modalities[name].share or name
+        made = recipe.modalities[owner].encoder
+        if made is not None and is_table(encoder) and encoder not in fresh:
+            fresh[encoder] = ENCODERS.build(made.name, made.options, schema.of(owner))
     return {name: fresh.get(encoder, encoder) for name, encoder in encoders.items()}
 
 
@@ -193,24 +195,23 @@ def _make_member(
         if name not in schema.modalities:
             raise InputError(f"fusion.members: there is no modality {name!r}; {nearest(name, schema.modalities)}")
     chosen = tuple(name for name in schema.modalities if spec.modalities is None or name in spec.modalities)
-    name = member_name(spec, schema)
+    label = member_name(spec, schema)
     if spec.combine.name in LEARNERS:
         learner = make_learner(spec.combine.name, spec.combine.options, schema.target)
-        return Member(name, spec.weight, learner, chosen, tuple(spec.parts or ("features", "words")))
+        return Member(label, spec.weight, learner, chosen, tuple(spec.parts or ("features", "words")))
     own: dict[str, Tuning] = {}
-    encoders = with_fresh_tables(recipe, schema, shared.by_modality)
+    encoders = with_fresh_tables(recipe, schema, {name: shared.by_modality[name] for name in chosen})
     if spec.tuned:
         tuned = make_encoders(recipe, schema, stored)
         resting = _resting(recipe, tuned)
         own = {
             name: tuned.tunings[modality.share or name]
             for name, modality in (recipe.modalities or {}).items()
-            if tuned.by_modality[name].backbone is not None and name not in resting
+            if name in chosen and tuned.by_modality[name].backbone is not None and name not in resting
         }
         encoders |= {name: tuned.by_modality[name] for name in own}
-    return Member(
-        name, spec.weight, make_fusion_model(recipe, schema, encoders, spec.combine, precision), chosen, own=own
-    )
+    model = make_fusion_model(recipe, schema, encoders, spec.combine, precision)
+    return Member(label, spec.weight, model, chosen, own=own)
 
 
 def member_name(spec: MemberSpec, schema: Schema) -> str:

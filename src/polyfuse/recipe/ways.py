@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from polyfuse.core.registry import Registry
 from polyfuse.data.schema import Strict
@@ -34,6 +34,12 @@ class MemberSpec(Strict):
     parts: list[Part] | None = Field(None, min_length=1)
     tuned: bool = False
 
+    @model_validator(mode="after")
+    def _whole(self) -> MemberSpec:
+        if self.tuned and self.modalities is not None:
+            raise ValueError("a member that is tuned reads all modalities: leave modalities out, or tuned")
+        return self
+
     def as_data(self) -> dict[str, object]:
         """Return JSON values, what is not set left out."""
         data = self.model_dump(mode="json", exclude_defaults=True, exclude={"combine"})
@@ -43,8 +49,8 @@ class MemberSpec(Strict):
 class AutoWay:
     """The best way to combine, found by cross-validation on cached Features.
 
-    Compared are every fusion, a `linear` and a `boosting` learner, each modality `alone`, and the statistics of a
-    text's `words` alone. The best comes out, or an ensemble of several (Caruana et al. 2004) where that is better
+    Compared are every fusion, a `linear` and a `boosting` learner, each modality `alone` (a table by both learners and
+    a concatenation), and the statistics of a text's `words` alone. The best comes out, or an ensemble of several (Caruana et al. 2004) where that is better
     beyond chance.
 
     Args:

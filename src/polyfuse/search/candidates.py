@@ -98,7 +98,9 @@ def _each_alone(schema: Schema, encoders: Mapping[str, Encoder], texts: Sequence
         if len(schema.modalities) == 1 and name not in texts:
             continue  # alone it is what the learners see anyway
         parts = ["features"] if name in texts else None
-        found.append(_spec("boosting" if table else "linear", [name], parts, schema))
+        # What an encoder at rest says is learned from as well by a line; columns are not.
+        kinds = ("boosting", "linear", "concat") if table else ("linear",)
+        found += [_spec(kind, [name], parts, schema) for kind in kinds]
     return found
 
 

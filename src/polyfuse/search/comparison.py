@@ -166,10 +166,10 @@ class Comparison:
             return math.inf
         return -value if self.metric.greater_is_better else value
 
-    def worse(self, scores: Array, than: Array, rows: Array) -> Interval:
+    def worse(self, scores: Array, than: Array, rows: Array, level: float = 0.95) -> Interval:
         """Return by how much some scores are worse than others, with its interval, on the same rows."""
         answers = self.material.answers[rows]
-        found = paired_difference(self.metric, answers, scores, than, resamples=_RESAMPLES)
+        found = paired_difference(self.metric, answers, scores, than, resamples=_RESAMPLES, level=level)
         if self.metric.greater_is_better:
             return Interval(-found.value, -found.high, -found.low)
         return found
@@ -260,7 +260,7 @@ class Comparison:
     def _scores(self, spec: MemberSpec, model: FusionModel | Learner, rows: Array) -> Array:
         if isinstance(model, Learner):
             return model.scores(self._design(spec).rows(rows))
-        batches = self.material.batches(rows, _reads(spec))
+        batches = self.material.batches(rows, _reads(spec), model.modalities)
         return scored(model, batches, self.material.device)[1].astype(np.float64)
 
     def _design(self, spec: MemberSpec) -> Any:
@@ -272,13 +272,14 @@ class Comparison:
         bank, settings = self.material.bank, on_features(self.recipe.training, len(rows))
         with torch.random.fork_rng([self.material.device] if self.material.device.type == "cuda" else []):
             torch.manual_seed(settings.seed)
-            encoders = {name: bank.encoder(name) for name in bank.modalities}
+            read = [name for name in bank.modalities if spec.modalities is None or name in spec.modalities]
+            encoders = {name: bank.encoder(name) for name in read}
             encoders = with_fresh_tables(self.recipe, self.material.rows.schema, encoders)
             schema = self.material.rows.schema
             model = make_fusion_model(self.recipe, schema, encoders, spec.combine, bank.precision)
             outcome = Trainer(
                 model,
-                self.material.batches(rows, _reads(spec)),
+                self.material.batches(rows, _reads(spec), model.modalities),
                 None,
                 settings,
                 self.accelerator,

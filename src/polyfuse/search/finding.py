@@ -23,6 +23,8 @@ from polyfuse.search.selection import crossed, greedy_weights
 #: Share of the mean below which a model is not worth its time.
 _LEAST = 0.04
 _PARTS = 5
+#: Of an interval that is one standard error wide to either side.
+_ONE_ERROR = 0.6827
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ def find(
     specs = [entry.spec for entry in choice.entries]
     chosen = list(zip(specs, members, strict=True))
     model, fusion = _assembled(comparison.material, chosen)
-    base = next((entry.spec.combine for entry, _ in comparison.leaders() if entry.spec.combine.name in FUSIONS), None)
+    specs = [entry.spec for entry, _ in comparison.leaders()]
+    base = next((spec.combine for spec in specs if spec.combine.name in FUSIONS and spec.modalities is None), None)
     kept = _kept(comparison, choice)
     return Found(model, fusion, choice.scores, choice.rows, kept, choice.reason, chosen, base)
 
@@ -118,6 +121,9 @@ def mixed(
 ) -> Found:
     """Mix in a model that was trained as a whole, with the weight that is best on the rows that it has not seen.
 
+    It takes part only where that is better by more than one standard error: the simpler model has the benefit of the
+    doubt (Breiman et al. 1984).
+
     Args:
         found: so far.
         spec: what the model is.
@@ -132,6 +138,8 @@ def mixed(
     shares = [member.weight / (others + member.weight)] if given else np.linspace(0, 1, 11).tolist()
     tried = {share: (1 - share) * before + share * scores for share in shares}
     share = min(tried, key=lambda share: comparison.badness(tried[share], rows))
+    if not given and not comparison.worse(before, tried[share], rows, level=_ONE_ERROR).low > 0:
+        share = 0.0
     told = _told(comparison, member.name, share, before, tried[share], rows)
     reason = f"{found.reason}; {told}"
     kept = {**found.comparison, "reason": reason}
@@ -155,7 +163,7 @@ def mixed(
 def _told(comparison: Comparison, name: str, share: float, before: Array, after: Array, rows: Array) -> str:
     kept = f"on the {len(rows):,} rows kept aside"
     if share == 0:
-        return f"{name} makes it no better {kept}"
+        return f"{name} makes it no better, or hardly, {kept}"
     gain = comparison.worse(before, after, rows)
     return (
         f"{name} has a weight of {share:.1f}, with which {comparison.metric.name} {kept} is better by {gain.value:.4f}"
@@ -230,7 +238,7 @@ def _fitted(comparison: Comparison, entry: Entry, weight: float) -> Member:
 def _assembled(material: Material, chosen: Sequence[tuple[MemberSpec, Member]]) -> tuple[Model, Component]:
     """Return the model, a plain fusion model where it is one, and what the recipe says of it."""
     spec, only = chosen[0]
-    if len(chosen) == 1 and isinstance(only.model, FusionModel):
+    if len(chosen) == 1 and isinstance(only.model, FusionModel) and spec.modalities is None:
         return only.model, spec.combine
     bank = material.bank
     encoders = {name: bank.encoder(name) for name in bank.modalities}

@@ -97,12 +97,19 @@ class Material:
             for name, source in self.sources.items()
         }
 
-    def batches(self, rows: Array, tokens: Reads) -> Batches:
-        """Return some rows for a fusion that reads the pooled vectors, at most TOKENS tokens, or all of them."""
+    def batches(self, rows: Array, tokens: Reads, modalities: Sequence[str]) -> Batches:
+        """Return some rows for a fusion.
+
+        Args:
+            rows: positions of those that are meant.
+            tokens: whether it reads the pooled vectors, at most TOKENS tokens, or all of them.
+            modalities: that it reads, in the bank's order.
+        """
         sources: Mapping[str, Any] = self.pooled
         if tokens != "pooled":
             sources = self.short if tokens == "short" else self.sources
-        return Batches(sources, self.rows.present, self.target, rows)
+        some = {name: sources[name] for name in modalities}
+        return Batches(some, self.bank.present_of(modalities, self.rows.present), self.target, rows)
 
 
 def _row_weights(head: Head, target: Tensor) -> Array | None:
