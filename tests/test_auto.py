@@ -144,6 +144,26 @@ def test_a_fusion_reads_what_it_is_told_to(text: dict[str, Any]) -> None:
     assert not predictor.predict_proba(test, without=["table"]).equals(predictor.predict_proba(test))
 
 
+@pytest.mark.parametrize("member", [{"combine": "linear", "parts": ["words"]}, {"combine": "boosting"}])
+def test_an_encoder_that_nobody_reads_is_not_run(
+    text: dict[str, Any], member: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = "text" if "parts" in member else "table"
+    fusion = {"name": "ensemble", "members": [{**member, "modalities": [read]}]}
+    predictor = pf.Predictor("label", modalities=text, fusion=fusion).fit(notes(80), progress=False)
+    test = notes(40, seed=5)
+    expected = predictor.predict_proba(test)
+
+    def run(*_: object, **__: object) -> None:
+        raise AssertionError("the encoder was run")
+
+    monkeypatch.setattr(type(predictor.model.encoder("text")), "forward", run)
+    monkeypatch.setattr(type(predictor.model.encoder("text")), "prepare", run)
+    pd.testing.assert_frame_equal(predictor.predict_proba(test), expected)
+    assert predictor.evaluate(test)["accuracy"] > 0.5
+    assert predictor.model.reads == (frozenset() if read == "text" else {"table"})
+
+
 def test_the_mean_is_weighted(text: dict[str, Any]) -> None:
     members = [{"combine": "linear", "weight": 1}, {"combine": "boosting", "weight": 3}]
     both = pf.Predictor("label", modalities=text, fusion={"name": "ensemble", "members": members})

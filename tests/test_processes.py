@@ -153,7 +153,7 @@ assert processes.total(torch.tensor([1.0, float(processes.rank())])).tolist() ==
 
 def test_each_process_has_the_model_in_the_end(tmp_path: Path, model: str) -> None:
     table(60).to_parquet(tmp_path / "train.parquet")
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe(model, epochs=1)))
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe(model, epochs=1, trackers=["tensorboard"])))
     (tmp_path / "script.py").write_text(SCRIPT)
     start("script.py", "train.parquet", "out", "r.yaml", count=2, cwd=tmp_path)
 

@@ -66,6 +66,9 @@ class Ensemble(Model):
         self.members, self.words = list(members), dict(words)
         self.fusion_models = [member.model for member in members if isinstance(member.model, FusionModel)]
         self._parts = torch.nn.ModuleList(self.fusion_models)  # so that they move and turn with the whole
+        if members:  # without, it is there to encode all
+            some = [member for member in members if _wants_features(member)]
+            self.reads = frozenset(name for member in some for name in member.modalities)
         wanted = {name for member in members if _wants_words(member) for name in member.modalities}
         self.reads_text = frozenset(wanted & set(words))
 
@@ -91,9 +94,11 @@ class Ensemble(Model):
         return present[:, [self.modalities.index(name) for name in modalities]]
 
     def design(self, inputs: Inputs, present: Tensor, texts: Texts) -> Design:
-        """Return the rows as learners read them."""
+        """Return the rows as learners read them. inputs: of those modalities that are wanted."""
         vectors, cells = {}, {}
         for i, name in enumerate(self.modalities):
+            if name not in inputs:
+                continue
             encoder = self.encoder(name)
             if isinstance(encoder, TableEncoder):
                 cells[name] = _cells(encoder, inputs[name], present[:, i])
@@ -107,7 +112,8 @@ class Ensemble(Model):
 
     def _encoded(self) -> list[str]:
         """Name the modalities whose Features some member reads, from the shared encoder."""
-        readers = {name for member in self.members for name in set(member.modalities) - set(member.own)}
+        some = [member for member in self.members if _wants_features(member)]
+        readers = {name for member in some for name in set(member.modalities) - set(member.own)}
         return [name for name in self.modalities if name in readers and not is_table(self.encoder(name))]
 
     def _shared(self, name: str, value: Features | Tensors, present: Tensor) -> Features:
@@ -117,6 +123,10 @@ class Ensemble(Model):
 def is_table(encoder: Encoder) -> bool:
     """Tell whether an encoder reads columns that need no encoder to be learned from."""
     return isinstance(encoder, TableEncoder)
+
+
+def _wants_features(member: Member) -> bool:
+    return isinstance(member.model, FusionModel) or "features" in member.parts
 
 
 def _wants_words(member: Member) -> bool:

@@ -119,8 +119,9 @@ def run(
     every: dict[str, Source] = {
         name: AbsentSource(model.encoder(name).dim) if name in without else _source(model, rows, name, device)
         for name in model.modalities
+        if name in model.reads
     }
-    every |= {name: source for name, source in (sources or {}).items() if name not in without}
+    every |= {name: source for name, source in (sources or {}).items() if name in every and name not in without}
     reads = {name: name in without for name in model.reads_text}
     answers = empty.cpu().expand(len(rows), *empty.shape).clone()
     answered = present.any(1).nonzero().squeeze(1)

@@ -29,15 +29,18 @@ class Model(nn.Module, ABC):
         precision: of the pretrained backbones; everything else computes in float32.
 
     Attributes:
-        reads_text: modalities of which it wants the text itself beside the Features.
+        reads: modalities of which it wants the prepared tensors, or the Features.
+        reads_text: modalities of which it wants the text itself.
     """
 
+    reads: frozenset[str]
     reads_text: frozenset[str] = frozenset()
 
     def __init__(self, encoders: Mapping[str, Encoder], head: Head, *, precision: Precision = "float32") -> None:
         super().__init__()
         self.precision = precision
         self.modalities = tuple(encoders)
+        self.reads = frozenset(encoders)
         unique = list(dict.fromkeys(encoders.values()))
         self._place = {name: unique.index(encoder) for name, encoder in encoders.items()}
         # A list, not a dict: a modality may bear any name, one that a torch module uses for itself too.
@@ -49,7 +52,7 @@ class Model(nn.Module, ABC):
         """Return the head's scores (batch, …), on the device of `present`.
 
         Args:
-            inputs: of each modality its prepared tensors, or its Features.
+            inputs: of each modality in `reads` its prepared tensors, or its Features.
             present: (batch, modalities) bool, in the order of `modalities`.
             texts: of the modalities in `reads_text`.
         """

@@ -41,7 +41,7 @@ def cached_sources(
     model = built.model
     sources: dict[str, Source] = {}
     for name, encoder in built.cached.items():
-        if name in without or not any(True for _ in encoder.parameters()):
+        if name in without or name not in model.reads or not any(True for _ in encoder.parameters()):
             continue
         whole = encoder is model.encoder(name)
         source = cache.source(

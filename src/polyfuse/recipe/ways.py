@@ -50,8 +50,8 @@ class AutoWay:
     """The best way to combine, found by cross-validation on cached Features.
 
     Compared are every fusion, a `linear` and a `boosting` learner, each modality `alone` (a table by both learners and
-    a concatenation), and the statistics of a text's `words` alone. The best comes out, or an ensemble of several (Caruana et al. 2004) where that is better
-    beyond chance.
+    a concatenation), and the statistics of a text's `words` alone. The best comes out, or an ensemble of several
+    (Caruana et al. 2004) where that is better beyond chance.
 
     Args:
         candidates: what is compared, by these names; everything when left out.

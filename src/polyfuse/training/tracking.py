@@ -71,7 +71,9 @@ def tracking(
         try:
             yield lambda figures, step: accelerator.log(figures, step=step)
         finally:
-            accelerator.end_training()
+            # Not `end_training`: that would part the processes too, before the model is saved.
+            for tracker in accelerator.trackers:
+                tracker.finish()
             accelerator.trackers.clear()
 
 
