@@ -202,6 +202,12 @@ def _tables(metrics: dict[str, Any]) -> Iterator[Table]:
         share = f"{line['trained'] / line['all']:.2%}"
         weights.add_row(escape(line["part"]), line["tuning"] or "", f"{line['trained']:,}", f"{line['all']:,}", share)
     yield weights
+    of_losses = metrics.get("training", {}).get("loss_weights")
+    if of_losses:
+        losses = Table("target", "weight", title="Weights of the targets' losses", title_justify="left")
+        for name, weight in of_losses.items():
+            losses.add_row(escape(name), f"{weight:.4g}")
+        yield losses
     if metrics.get("tuning"):
         yield from _trials(metrics["tuning"])
     found = metrics.get("comparison")

@@ -140,15 +140,22 @@ def augmented(
 
 
 def _default_augmentation(job: Job, recipe: Recipe, built: Built) -> dict[str, list[Component]]:
-    """Return what suits each modality whose encoder moves as a whole."""
+    """Return what suits each modality whose encoder moves as a whole.
+
+    Where pretrained encoders move, that is nothing unless it changes what one of them reads: to train them a second
+    time for some noise in a table costs far more than it can bring.
+    """
     schema = job.plan.schema
+    moving = {name: built.model.encoder(name) for name in built.model.modalities}
+    moving = {name: some for name, some in moving.items() if any(weight.requires_grad for weight in some.parameters())}
     found = {}
-    for name in built.model.modalities:
-        encoder = built.model.encoder(name)
-        if name not in built.cached and any(weight.requires_grad for weight in encoder.parameters()):
+    for name in moving:
+        if name not in built.cached:
             some = default_augmentations(schema.of(name), schema.target.task)
             found[name] = [Component.model_validate(choice) for choice in some]
-    return {name: some for name, some in found.items() if some}
+    found = {name: some for name, some in found.items() if some}
+    pretrained = {name for name, encoder in moving.items() if encoder.backbone is not None}
+    return {} if pretrained and not pretrained & set(found) else found
 
 
 def _better(metric: Metric, job: Job, one: Whole, than: Whole) -> bool:

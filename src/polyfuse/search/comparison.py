@@ -102,7 +102,7 @@ class Comparison:
         """Measure candidates. folds: positions to learn from, positions to measure on.
 
         Learners go first, through all folds: they cost little, and one that is behind alone may still make a mean
-        better. Of the fusions only the best few go on after the first fold, those that read tokens last.
+        better. Every fusion is measured in the first fold, those that read tokens last; the best few go on.
         """
         schema = self.material.rows.schema
         self.entries = [Entry(spec, label(spec, schema)) for spec in specs]
@@ -115,16 +115,12 @@ class Comparison:
             for entry in learners:
                 self._measure(entry, *folds[number], bar)
         reached = max([entry.folds for entry in learners], default=len(folds))
-        for some in (
-            [entry for entry in fusions if _reads(entry.spec) == "pooled"],
-            [entry for entry in fusions if _reads(entry.spec) != "pooled"],
-        ):
-            for entry in some:
-                self._measure(entry, *folds[0], bar)
-            self._drop(learners, fusions)
-            for entry in some:
-                for fold in folds[1:reached]:
-                    self._measure(entry, *fold, bar)
+        fusions.sort(key=lambda entry: _reads(entry.spec) != "pooled")
+        for entry in fusions:
+            self._measure(entry, *folds[0], bar)
+        for entry in self._drop(learners, fusions):
+            for fold in folds[1:reached]:
+                self._measure(entry, *fold, bar)
 
     def stop(self) -> None:
         """End as soon as the first candidate is measured."""
@@ -293,21 +289,25 @@ class Comparison:
         done = outcome.reason == "all epochs done" or not any(entry.folds for entry in self.entries)
         return model if done else None
 
-    def _drop(self, learners: Sequence[Entry], fusions: Sequence[Entry]) -> None:
-        """Mark the fusions that are behind the best beyond chance in the first fold, or beyond the best few."""
+    def _drop(self, learners: Sequence[Entry], fusions: Sequence[Entry]) -> list[Entry]:
+        """Mark the fusions that are behind the best beyond chance in the first fold, or beyond the best few.
+
+        Returns:
+            Those that go on, the best first.
+        """
         running = [entry for entry in (*learners, *fusions) if not entry.note and entry.folds]
         if not running:
-            return
+            return []
         rows = running[0].measured(1)[0]
         scores = {id(entry): entry.measured(1)[1] for entry in running}
         running.sort(key=lambda entry: self.badness(scores[id(entry)], rows))
-        for place, entry in enumerate(entry for entry in running if entry.spec.combine.name in FUSIONS):
-            if entry.folds > 1:
-                continue
+        ranked = [entry for entry in running if entry.spec.combine.name in FUSIONS]
+        for place, entry in enumerate(ranked):
             if self.worse(scores[id(entry)], scores[id(running[0])], rows).low > 0:
                 entry.note = "behind beyond chance"
             elif place >= FINALISTS:
                 entry.note = f"not among the best {FINALISTS} fusions"
+        return [entry for entry in ranked if not entry.note]
 
     def _over(self, needed: float = 0.0) -> bool:
         """Tell whether there is no time for work of so many seconds."""
