@@ -280,7 +280,7 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     assert "kind: classification (2 labels), 240 rows" in told
     assert "price: regression (mean" in told
     assert "regression of 'price' on" in out
-    assert "Weights of the targets' losses" in polyfuse("info", "run", cwd=tmp_path)[0]
+    assert "Loss weights" in polyfuse("info", "run", cwd=tmp_path)[0]
     polyfuse("predict", "run", "test.csv", "--proba", "--out", "p.csv", cwd=tmp_path)
     found = pd.read_csv(tmp_path / "p.csv")
     assert found.columns.tolist() == ["kind", "price", "p:kind:boot", "p:kind:coat", "nothing_present"]

@@ -204,7 +204,7 @@ def _tables(metrics: dict[str, Any]) -> Iterator[Table]:
     yield weights
     of_losses = metrics.get("training", {}).get("loss_weights")
     if of_losses:
-        losses = Table("target", "weight", title="Weights of the targets' losses", title_justify="left")
+        losses = Table("target", "weight", title="Loss weights", title_justify="left")
         for name, weight in of_losses.items():
             losses.add_row(escape(name), f"{weight:.4g}")
         yield losses
