@@ -144,6 +144,8 @@ try:
 except InputError as error:
     assert "out" in str(error), error
 predictor = pf.Predictor(recipe=sys.argv[3]).fit(table, out=out, progress=False)
+# What was asked for is the same in each, so they can fit again together.
+predictor.fit(table, out=out, overwrite=True, progress=False)
 answers = predictor.predict(table).tolist()
 every = processes.gathered(answers)
 assert len(every) == 2 and every[0] == every[1], every

@@ -232,8 +232,7 @@ def _write_encoders(
     outside = {}
     for i, name in enumerate(names):
         tuning = tunings.get(name)
-        encoder = model.encoder(name) if tuning is not None else None
-        if tuning is None or encoder is None or encoder.backbone is None:
+        if tuning is None or (encoder := model.encoder(name)).backbone is None:
             continue
         place = folder / "encoders" / str(i)
         adapter = place / "adapter"

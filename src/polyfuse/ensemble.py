@@ -75,7 +75,7 @@ class Ensemble(Model):
     def scores(self, inputs: Inputs, present: Tensor, texts: Texts) -> Tensor:
         """Return the mean of the members' scores (batch, …), weighted."""
         total = torch.zeros((), device=present.device)
-        shared = {name: self._shared(name, inputs[name], present) for name in self._encoded()}
+        shared = {name: self.encode_one(name, inputs[name], present) for name in self._encoded()}
         design = None
         for member in self.members:
             if isinstance(member.model, FusionModel):
@@ -115,9 +115,6 @@ class Ensemble(Model):
         some = [member for member in self.members if _wants_features(member)]
         readers = {name for member in some for name in set(member.modalities) - set(member.own)}
         return [name for name in self.modalities if name in readers and not is_table(self.encoder(name))]
-
-    def _shared(self, name: str, value: Features | Tensors, present: Tensor) -> Features:
-        return self.encode_one(name, value, present)
 
 
 def is_table(encoder: Encoder) -> bool:

@@ -152,7 +152,7 @@ class Predictor:
                 self._take(fitted, plan.schema, folder, work, overwrite=overwrite)
         processes.wait()
         if folder is not None and not processes.first():
-            vars(self).update(vars(load(folder)))
+            self._hold(artifact.read(folder), folder)
         return self
 
     def tune(
@@ -367,6 +367,13 @@ class Predictor:
         self._built = replace(built, tunings=tunings, cached={})
         return self
 
+    def _hold(self, saved: artifact.Artifact, folder: Path) -> None:
+        """Take the model of an artifact; what was asked for stays, so that another fit asks for the same."""
+        self.recipe, self._schema, self._built, self._metrics = saved.recipe, saved.schema, saved.built, saved.metrics
+        saved.built.model.to(self._device).eval()
+        logs = folder / "logs"
+        self._logs = logs if logs.is_dir() else None
+
     @property
     def _device(self) -> torch.device:
         return default_device()
@@ -442,11 +449,7 @@ def load(folder: str | Path) -> Predictor:
     """
     saved = artifact.read(Path(folder))
     predictor = Predictor(recipe=saved.recipe)
-    predictor.recipe, predictor._schema = saved.recipe, saved.schema
-    predictor._built, predictor._metrics = saved.built, saved.metrics
-    saved.built.model.to(predictor._device).eval()
-    logs = Path(folder) / "logs"
-    predictor._logs = logs if logs.is_dir() else None
+    predictor._hold(saved, Path(folder))
     return predictor
 
 

@@ -21,7 +21,8 @@ _alone = False
 
 def started() -> int:
     """Return how many processes torchrun started; they may not have met yet."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if distributed.is_torchelastic_launched() else 1
+    launched = distributed.is_available() and distributed.is_torchelastic_launched()
+    return int(os.environ.get("WORLD_SIZE", "1")) if launched else 1
 
 
 def first() -> bool:
@@ -46,7 +47,7 @@ def leave_at_exit() -> None:
 
 
 def _leave() -> None:
-    if distributed.is_initialized():
+    if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
 
@@ -75,7 +76,7 @@ def gathered(value: T) -> list[T]:
 
 
 def total(value: Tensor) -> Tensor:
-    """Return the sum of what each process gives; any NaN among them makes it NaN everywhere."""
+    """Return the sum of what each process gives, in the place of `value`; any NaN makes it NaN everywhere."""
     if _together():
         distributed.all_reduce(value)
     return value
