@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from polyfuse.core.compute import Way
 from polyfuse.core.contract import HIDDEN
 from polyfuse.core.types import Features, Tensors
+from polyfuse.data.batches import stepped
 
 
 class CachedSource:
@@ -81,8 +83,11 @@ class HiddenSource:
 
     def __init__(self, source: CachedSource) -> None:
         self._source, self.lengths = source, source.lengths
+        # The layers above may have no more positions than that.
+        self._most = max(1, int(source.lengths.max())) if source.lengths is not None else 1
 
     def batch(self, rows: Sequence[int]) -> Tensors:
-        """Return what `Encoder.resume` takes."""
+        """Return what `Encoder.resume` takes, of one of a few lengths."""
         features = self._source.batch(rows)
-        return {HIDDEN: features.tokens, "mask": features.mask}
+        more = min(stepped(features.mask.shape[1]), self._most) - features.mask.shape[1]
+        return {HIDDEN: F.pad(features.tokens, (0, 0, 0, more)), "mask": F.pad(features.mask, (0, more))}
