@@ -338,3 +338,26 @@ def test_any_cell_in_any_column(cells: list[list[Any]], mode: Any) -> None:
                 assert np.isfinite(value[0])
             if name in ("text", "category") and value is not None:
                 value[0].encode()
+
+
+def test_replaced_cells_stand_in_the_place_of_others(table: Table) -> None:
+    rows = read_rows(table, infer_schema(table.frame, "y"), training=True).subset([3, 5, 7])
+    image = Image.new("RGB", (2, 2), (9, 9, 9))
+    others: dict[tuple[str, int], Any] = {("photo", 0): [image], ("note", 1): "another", ("sound", 2): None}
+    changed = rows.replaced(others)
+    modality = {column: name for name, columns in rows.schema.modalities.items() for column in columns}
+    assert changed.cell("photo", 0) == [image]
+    assert changed.text(modality["note"], 1) == "another"
+    assert changed.value(modality["sound"], 2) is None
+    at = list(rows.schema.modalities).index(modality["sound"])
+    assert changed.present[:, at].tolist() == [True, True, False]
+    assert rows.present.all()
+    assert rows.cell("note", 1) == "this is the note number 5"
+    for name in rows.schema.modalities:
+        for row in range(3):
+            same = not any((column, row) in others for column in rows.schema.modalities[name])
+            assert (changed.digest(name, row) == rows.digest(name, row)) is same
+    assert changed.replaced({("note", 1): "this is the note number 5"}).digest(modality["note"], 1) == rows.digest(
+        modality["note"], 1
+    )
+    assert changed.subset([2]).present[0, at].item() is False

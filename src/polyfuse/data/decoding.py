@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
+from PIL import Image
 
+from polyfuse.core.types import Sound
 from polyfuse.data.cells import embedding, is_missing
 from polyfuse.data.images import decode_images
 from polyfuse.data.media import content, decode_audio, load
@@ -16,6 +19,46 @@ from polyfuse.data.statistics import SCALARS
 
 #: Decoded images and recordings are kept up to this size; above, they are decoded again when they are asked for.
 MEMORY = 1 << 30
+
+
+class Decoded(Protocol):
+    """Decoded cells, each at a place: the column's name, and the position of the row in the table."""
+
+    def __contains__(self, place: tuple[str, int]) -> bool:
+        """Tell whether a cell holds something."""
+
+    def get(self, name: str, position: int) -> Any:
+        """Return a decoded cell, None where it is missing."""
+
+    def digest(self, name: str, position: int) -> bytes:
+        """Return a hash of what a cell holds."""
+
+
+class ReplacedCells:
+    """Cells of which some are others.
+
+    Args:
+        cells: those that were read.
+        others: decoded cells by place, None for one that is taken away.
+    """
+
+    def __init__(self, cells: Decoded, others: Mapping[tuple[str, int], Any]) -> None:
+        self._cells, self._others = cells, dict(others)
+
+    def __contains__(self, place: tuple[str, int]) -> bool:
+        return self._others[place] is not None if place in self._others else place in self._cells
+
+    def get(self, name: str, position: int) -> Any:
+        """Return a decoded cell, None where it is missing."""
+        place = (name, position)
+        return self._others[place] if place in self._others else self._cells.get(name, position)
+
+    def digest(self, name: str, position: int) -> bytes:
+        """Return a hash of what a cell holds: another one than that of a file with the same content."""
+        place = (name, position)
+        if place not in self._others:
+            return self._cells.digest(name, position)
+        return _digest(self._others[place])
 
 
 class Cells:
@@ -81,9 +124,7 @@ class Cells:
                 cell = self._cells[name][position]
                 found = content(load(cell, "image" if type == "image" else "audio", self._media))
             else:
-                value = self.get(name, position)
-                data = value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode()
-                found = hashlib.blake2b(data, digest_size=16).digest()
+                found = _digest(self.get(name, position))
             self._digests[place] = found
         return self._digests[place]
 
@@ -108,3 +149,18 @@ class Cells:
         for position, cell in enumerate(self._cells.get(column.name, [])):
             if isinstance(cell, str) and (value := SCALARS[column.type](cell)) != value:
                 self.blank.add((column.name, position))
+
+
+def _digest(value: Any) -> bytes:
+    """Return a hash of a decoded cell."""
+    if value is None:
+        return b"missing"
+    whole = hashlib.blake2b(digest_size=16)
+    for part in value if isinstance(value, list) else [value]:
+        if isinstance(part, Image.Image):
+            whole.update(repr(part.size).encode() + part.tobytes())
+        elif isinstance(part, Sound):
+            whole.update(repr(part.rate).encode() + part.samples.tobytes())
+        else:
+            whole.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
+    return whole.digest()

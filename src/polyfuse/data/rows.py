@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from polyfuse.core.errors import DataError, InputError, Problem
 from polyfuse.core.progress import Progress
 from polyfuse.data.checks import Checked, check, training_notes, training_problems
-from polyfuse.data.decoding import MEMORY, Cells
+from polyfuse.data.decoding import MEMORY, Cells, Decoded, ReplacedCells
 from polyfuse.data.reading import Table
 from polyfuse.data.schema import Schema
 
@@ -35,7 +35,7 @@ class Rows:
 
     def __init__(
         self,
-        cells: Cells,
+        cells: Decoded,
         schema: Schema,
         index: pd.Index,
         positions: NDArray[np.int64],
@@ -47,11 +47,7 @@ class Rows:
         self.schema, self.index, self.positions = schema, index, positions
         self.skipped, self.notes = dict(skipped or {}), list(notes)
         self._cells, self._answers = cells, answers
-        there = [
-            [any((column, row) in cells for column in columns) for columns in schema.modalities.values()]
-            for row in positions.tolist()
-        ]
-        self.present = torch.tensor(there, dtype=torch.bool).reshape(len(positions), len(schema.modalities))
+        self.present = self._there()
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -109,6 +105,27 @@ class Rows:
         part.present, part._cells, part._answers = self.present[torch.from_numpy(chosen)], self._cells, answers
         part.skipped, part.notes = self.skipped, self.notes
         return part
+
+    def replaced(self, others: Mapping[tuple[str, int], Any]) -> Rows:
+        """Return the same rows with other cells in some places; these rows stay as they are.
+
+        Args:
+            others: decoded cells as in `value`, by column and row; None for one that is taken away.
+        """
+        part = self.subset(range(len(self)))
+        places = {(column, int(self.positions[row])): cell for (column, row), cell in others.items()}
+        part._cells = ReplacedCells(self._cells, places)
+        part.present = part._there()
+        return part
+
+    def _there(self) -> torch.Tensor:
+        """Return which modalities each row has: (rows, modalities) bool."""
+        modalities = self.schema.modalities.values()
+        there = [
+            [any((column, row) in self._cells for column in columns) for columns in modalities]
+            for row in self.positions.tolist()
+        ]
+        return torch.tensor(there, dtype=torch.bool).reshape(len(self.positions), len(modalities))
 
 
 def read_rows(
