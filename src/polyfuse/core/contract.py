@@ -30,7 +30,7 @@ class Encoder(nn.Module, ABC):
 
     Attributes:
         reads: the column types that it can read.
-        continuous: its tensors that are continuous, each with its natural bounds: where an attack may act.
+        continuous: its tensor that is continuous, where it has one, with its natural bounds: where an attack may act.
         dim: width of its tokens.
         backbone: the pretrained transformers model inside, if there is one. Tunings act on it, and an artifact
             stores it in its own format beside the other weights.
@@ -63,6 +63,23 @@ class Encoder(nn.Module, ABC):
 
         A row's Features depend on that row alone, and not on its padding.
         """
+
+    def alterable(self, tensors: Tensors) -> Tensor:
+        """Return which entries of the continuous tensor are of a value, and not padding: bool of its shape.
+
+        Args:
+            tensors: prepared.
+        """
+        raise TypeError(f"{type(self).__name__} does not say what of its input may be altered")
+
+    def restore(self, tensors: Tensors, values: Sequence[tuple[Any, ...] | None]) -> list[tuple[Any, ...] | None]:
+        """Return values from which `prepare` gives these tensors again: its inverse in the continuous tensor.
+
+        Args:
+            tensors: prepared, but for the continuous tensor, which may have been altered where that is possible.
+            values: that they were prepared from; what the tensors do not tell is taken from there.
+        """
+        raise TypeError(f"{type(self).__name__} does not turn its input back into values")
 
     def preparation(self) -> dict[str, Any]:
         """Return, as JSON values, all that `prepare` and `forward` depend on beside the value and the weights."""

@@ -15,6 +15,7 @@ from polyfuse.core.types import Features, Sound, Tensors
 from polyfuse.data.media import resample
 from polyfuse.data.schema import Column
 from polyfuse.encoders.audio_fronts import AST, Front, Waveform, Whisper
+from polyfuse.encoders.restoring import sound_of
 from polyfuse.encoders.pretrained import PretrainedEncoder, load_companion, load_model
 
 _FRONTS: dict[str, type[Front]] = {
@@ -106,6 +107,15 @@ class AudioTransformerEncoder(PretrainedEncoder):
         """Return two recordings of different lengths."""
         noise = np.random.default_rng(0).uniform(-0.5, 0.5, 4 * self.front.least).astype(np.float32)
         return [(Sound(noise, self.rate),), (Sound(noise[: 2 * self.front.least], self.rate),)]
+
+    def alterable(self, tensors: Tensors) -> Tensor:
+        """Return which samples are of a recording."""
+        return tensors["mask"]
+
+    def restore(self, tensors: Tensors, values: Sequence[tuple[Any, ...] | None]) -> list[tuple[Any, ...] | None]:
+        """Return recordings at the model's rate."""
+        pairs = zip(tensors["waves"], tensors["mask"], values, strict=True)
+        return [sound_of(wave[: int(mask.sum())], self.rate, value) for wave, mask, value in pairs]
 
     def preparation(self) -> dict[str, Any]:
         """Return rate, length, and what the feature extractor does."""

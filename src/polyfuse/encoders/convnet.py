@@ -15,6 +15,7 @@ from polyfuse.core.contract import Encoder
 from polyfuse.core.options import Depth, Share, Width
 from polyfuse.core.types import Features, Tensors
 from polyfuse.data.schema import Column
+from polyfuse.encoders.restoring import images_of, pixels_of_images
 from polyfuse.encoders.residual import ResidualNet
 
 _UNKNOWN_SIZE = 64
@@ -73,6 +74,14 @@ class ConvnetEncoder(Encoder):
         tokens = cells.new_zeros(*mask.shape, *cells.shape[1:])
         tokens[mask] = cells
         return Features.of_tokens(tokens.flatten(1, 2), mask.repeat_interleave(cells.shape[1], dim=1))
+
+    def alterable(self, tensors: Tensors) -> Tensor:
+        """Return which pixels are of an image."""
+        return pixels_of_images(tensors["pixels"], tensors["mask"])
+
+    def restore(self, tensors: Tensors, values: Sequence[tuple[Any, ...] | None]) -> list[tuple[Any, ...] | None]:
+        """Return images of the size that the network reads."""
+        return images_of(tensors["pixels"], values)
 
     def preparation(self) -> dict[str, Any]:
         """Return the size."""

@@ -64,6 +64,21 @@ class EmbeddingEncoder(Encoder):
             lengths.append(torch.log1p(rms))
         return Features.of_pooled(torch.cat([*directions, *lengths, missing.to(vectors.dtype)], dim=1))
 
+    def alterable(self, tensors: Tensors) -> Tensor:
+        """Return which entries are of a vector that is there."""
+        sizes = torch.tensor(self.sizes, device=tensors["missing"].device)
+        return ~tensors["missing"].repeat_interleave(sizes, dim=1)
+
+    def restore(self, tensors: Tensors, values: Sequence[tuple[Any, ...] | None]) -> list[tuple[Any, ...] | None]:
+        """Return the vectors."""
+        parts = [part.detach().cpu().numpy() for part in self._parts(tensors["vectors"])]
+        return [
+            None
+            if value is None
+            else tuple(None if cell is None else part[row].copy() for cell, part in zip(value, parts, strict=True))
+            for row, value in enumerate(values)
+        ]
+
     def preparation(self) -> dict[str, Any]:
         """Return the sizes."""
         return {"sizes": self.sizes}

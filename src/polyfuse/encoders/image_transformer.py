@@ -13,6 +13,7 @@ from torch import Tensor
 from polyfuse.core.errors import InputError
 from polyfuse.core.types import Features, Tensors
 from polyfuse.data.schema import Column
+from polyfuse.encoders.restoring import images_of, pixels_of_images
 from polyfuse.encoders.pretrained import PretrainedEncoder, load_companion, load_model
 
 
@@ -95,6 +96,15 @@ class ImageTransformerEncoder(PretrainedEncoder):
         """Return one picture, and two of another kind."""
         plain, shaded = Image.new("RGB", (8, 8), "white"), Image.linear_gradient("L").convert("RGB")
         return [([plain],), ([shaded, plain],)]
+
+    def alterable(self, tensors: Tensors) -> Tensor:
+        """Return which pixels are of an image."""
+        return pixels_of_images(tensors["pixels"], tensors["mask"])
+
+    def restore(self, tensors: Tensors, values: Sequence[tuple[Any, ...] | None]) -> list[tuple[Any, ...] | None]:
+        """Return images of the size that the model reads, with the border around that is cut off."""
+        height, width = (round(side * self._bleed / (1 - 2 * self._bleed)) for side in self._sides)
+        return images_of(tensors["pixels"], values, (height, width))
 
     def preparation(self) -> dict[str, Any]:
         """Return geometry and normalisation."""

@@ -15,6 +15,7 @@ from polyfuse.core.options import Depth, Share, Width
 from polyfuse.core.types import Features, Tensors
 from polyfuse.data.media import resample
 from polyfuse.data.schema import Column
+from polyfuse.encoders.restoring import sound_of
 from polyfuse.encoders.residual import ResidualNet
 from polyfuse.encoders.spectrogram import mel_filters, power_spectrum
 
@@ -97,6 +98,15 @@ class MelConvnetEncoder(Encoder):
         log = torch.log(power + 1e-10)
         loudest = log.amax((1, 2), keepdim=True)
         return (log - loudest).clamp(min=-_RANGE) * (2 / _RANGE) + 1
+
+    def alterable(self, tensors: Tensors) -> Tensor:
+        """Return which samples are not the silence at the end, which may be padding."""
+        waves = tensors["waves"]
+        return (waves != 0).flip(1).cummax(1).values.flip(1)
+
+    def restore(self, tensors: Tensors, values: Sequence[tuple[Any, ...] | None]) -> list[tuple[Any, ...] | None]:
+        """Return recordings of the rate and length that the network reads."""
+        return [sound_of(wave, self.rate, value) for wave, value in zip(tensors["waves"], values, strict=True)]
 
     def preparation(self) -> dict[str, Any]:
         """Return rate, length and bands."""

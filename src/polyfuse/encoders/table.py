@@ -81,6 +81,25 @@ class TableEncoder(Encoder):
             "codes": torch.tensor(codes, dtype=torch.long).view(len(codes), len(rows)).T.contiguous(),
         }
 
+    def alterable(self, tensors: Tensors) -> Tensor:
+        """Return which entries are a number: a datetime's would no longer agree with each other."""
+        numbers = [1 if column.type == "number" else 0 for column in self._columns for _ in range(_entries(column))]
+        return ~tensors["missing"] & torch.tensor(numbers, dtype=torch.bool, device=tensors["missing"].device)
+
+    def restore(self, tensors: Tensors, values: Sequence[tuple[Any, ...] | None]) -> list[tuple[Any, ...] | None]:
+        """Return values with these numbers, but for those that are what they were."""
+        before = self.prepare(values)["numbers"].numpy()
+        after = tensors["numbers"].detach().cpu().numpy()
+        made: list[list[Any] | None] = [None if value is None else list(value) for value in values]
+        at = 0
+        for i, column in enumerate(self._columns):
+            if column.type == "number":
+                cells = unsquash(after[:, at].astype(np.float64), *self._scales[i])
+                for row in np.flatnonzero(after[:, at] != before[:, at]):
+                    made[row][i] = float(cells[row])  # type: ignore[index]
+            at += _entries(column)
+        return [None if value is None else tuple(value) for value in made]
+
     def preparation(self) -> dict[str, Any]:
         """Return what is known of the columns."""
         return {"columns": [column.model_dump(mode="json", exclude={"name", "missing"}) for column in self._columns]}
@@ -95,6 +114,18 @@ def squash(x: NDArray[np.float64], center: float, width: float) -> NDArray[np.fl
         z = np.clip((x - center) / width, -1e9, 1e9) if width else np.where(np.isnan(x), x, 0.0)
     squashed: NDArray[np.float64] = z / np.hypot(1.0, z / LIMIT)
     return squashed
+
+
+def unsquash(squashed: NDArray[np.float64], center: float, width: float) -> NDArray[np.float64]:
+    """Return x from `squash`: center + width z with z = y / sqrt(1 - (y / 3)²); what lies at ±3 is cut off before."""
+    y = np.clip(squashed, -LIMIT + 1e-6, LIMIT - 1e-6)
+    x: NDArray[np.float64] = center + width * (y / np.sqrt(1 - (y / LIMIT) ** 2))
+    return x
+
+
+def _entries(column: Column) -> int:
+    """Return how many entries of `numbers` a column has."""
+    return {"category": 0, "datetime": 1 + 2 * len(_PERIODS)}.get(column.type, 1)
 
 
 def _robust_scale(quantiles: Sequence[float]) -> tuple[float, float]:

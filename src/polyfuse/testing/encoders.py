@@ -39,6 +39,7 @@ def check_encoder(encoder: Encoder | Callable[[], Encoder], values: Sequence[tup
     check_rows_alone(first, rows, features)
     _check_padding(first, tensors, features)
     _check_gradients(first, tensors)
+    _check_restored(first, rows, tensors)
     copy_state(first, second, "state_dict")
     same_features(encode(second, second.prepare(rows)), features, "a second encoder with the first one's state")
 
@@ -121,6 +122,24 @@ def _check_gradients(encoder: Encoder, tensors: Tensors) -> None:
         same(leaf.grad, leaf.grad, f"gradient of {name!r}")
         assert bool(leaf.grad.any()), f"{name!r} is declared continuous and its gradient is zero everywhere"
     encoder.zero_grad(set_to_none=True)
+
+
+def _check_restored(encoder: Encoder, rows: Sequence[tuple[Any, ...] | None], tensors: Tensors) -> None:
+    """Alter what may be altered: values come back from which the same is prepared again."""
+    for name, (low, high) in encoder.continuous.items():
+        free = encoder.alterable(tensors)
+        assert free.shape == tensors[name].shape, f"alterable is {tuple(free.shape)}, {name!r} another shape"
+        moved = tensors[name] * 0.9 + (0.1 if low == 0 else 0.0)
+        altered = {**tensors, name: torch.where(free, moved.clamp(low, high), tensors[name])}
+        back = encoder.restore(altered, rows)
+        assert [value is None for value in back] == [value is None for value in rows], "restore: another presence"
+        again = encoder.prepare(back)
+        for key, tensor in tensors.items():
+            what = f"{key!r} prepared from restored values"
+            if key == name:  # images are rounded to 8 bits
+                same(again[key][: len(rows) - 1], altered[key][: len(rows) - 1], what, tolerance=2e-3)
+            else:
+                assert again[key].equal(tensor), f"{what} is another"
 
 
 def _pick(features: Features, rows: Sequence[int]) -> Features:

@@ -1,0 +1,193 @@
+"""Regions: the inputs within an adversary's reach of clean ones, and how to move about in them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, eq=False)
+class Region(ABC):
+    """S(x) for some rows: closed, and clean inputs lie in it.
+
+    Attributes:
+        clean: (rows, …).
+        free: bool of the same shape: which entries may change.
+        low: least value that an input may have: one for all, or (rows, …).
+        high: greatest value.
+        quantum: finest step between two values that an input can really take; 0 where there is none.
+    """
+
+    clean: Tensor
+    free: Tensor
+    low: Tensor
+    high: Tensor
+    quantum: float
+
+    @abstractmethod
+    def start(self, random: torch.Generator) -> Tensor:
+        """Return inputs drawn from the region."""
+
+    @abstractmethod
+    def ascend(self, x: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
+        """Go in the steepest direction of the region's norm, maybe out of it.
+
+        Args:
+            x: (rows, …).
+            gradient: of what is to rise, of the same shape.
+            size: (rows,), in radii.
+        """
+
+    @abstractmethod
+    def project(self, x: Tensor) -> Tensor:
+        """Return the nearest inputs that lie in the region."""
+
+    def aimed(self, gradient: Tensor) -> Self:
+        """Return the region where it is placed best, judged by the gradient at the clean inputs."""
+        return self
+
+    def anew(self, random: torch.Generator) -> Self:
+        """Return the region placed elsewhere, where it can be."""
+        return self
+
+    def rows(self, chosen: Tensor) -> Self:
+        """Return that of some rows. chosen: positions (n,), or (rows,) bool."""
+        parts = {
+            name: value[chosen]
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor) and value.ndim and len(value) == len(self.clean)
+        }
+        return replace(self, **parts)
+
+    def finished(self, x: Tensor) -> Tensor:
+        """Return inputs that can really be given: in the region, and on the grid of 8 bits where there is one."""
+        x = self.project(x)
+        if not self.quantum:
+            return x
+        # Towards the clean input, which lies on the grid: away from it would leave the region.
+        steps = (x - self.clean) / self.quantum
+        return self.clean + (steps + 1e-4 * steps.sign()).trunc() * self.quantum
+
+    def _bounded(self, x: Tensor) -> Tensor:
+        return torch.where(self.free, x.clamp(self.low, self.high), self.clean)
+
+
+@dataclass(frozen=True, eq=False)
+class Box(Region):
+    """Every entry may move by so much: S(x) = {x' : |x'_i - x_i| ≤ r_i, low ≤ x' ≤ high}; L∞ where all r_i are alike.
+
+    Attributes:
+        radius: one for all, or (rows, …).
+    """
+
+    radius: Tensor
+
+    def start(self, random: torch.Generator) -> Tensor:
+        """Each entry evenly."""
+        return self.project(self.clean + self.radius * (2 * uniform(self.clean, random) - 1))
+
+    def ascend(self, x: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
+        """x + size r sign(g)."""
+        return x + spread(size, x) * self.radius * gradient.sign()
+
+    def project(self, x: Tensor) -> Tensor:
+        """Cut off each entry."""
+        near = torch.minimum(torch.maximum(x, self.clean - self.radius), self.clean + self.radius)
+        return self._bounded(near)
+
+
+@dataclass(frozen=True, eq=False)
+class Ball(Region):
+    """All entries together may move by so much: S(x) = {x' : ‖x' - x‖₂ ≤ r, low ≤ x' ≤ high}.
+
+    Attributes:
+        radius: (rows,).
+    """
+
+    radius: Tensor
+
+    def start(self, random: torch.Generator) -> Tensor:
+        """Evenly in the ball over the free entries, then within the bounds."""
+        normal = torch.randn(self.clean.shape, generator=random, dtype=self.clean.dtype).to(self.clean.device)
+        entries = self.free.flatten(1).sum(1).clamp(min=1)
+        length = uniform(entries.to(self.clean.dtype), random) ** (1 / entries)
+        return self.project(self.clean + spread(self.radius * length, normal) * _unit(normal * self.free))
+
+    def ascend(self, x: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
+        """x + size r g / ‖g‖₂."""
+        return x + spread(size * self.radius, x) * _unit(gradient * self.free)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Shorten what is too long; what the bounds cut off shortens it more."""
+        moved = torch.where(self.free, x - self.clean, 0.0)
+        length = moved.flatten(1).norm(dim=1).clamp(min=1e-12)
+        return self._bounded(self.clean + moved * spread((self.radius / length).clamp(max=1), moved))
+
+
+@dataclass(frozen=True, eq=False)
+class Patch(Region):
+    """A square of each image may become anything: at most side² of its pixels change, in all channels (L0).
+
+    Attributes:
+        side: of the square, in pixels.
+        inside: bool as `clean` (rows, images, channels, height, width): where it lies.
+    """
+
+    side: int
+    inside: Tensor
+
+    def start(self, random: torch.Generator) -> Tensor:
+        """Each entry of the square evenly."""
+        return self.project(self.low + (self.high - self.low) * uniform(self.clean, random))
+
+    def ascend(self, x: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
+        """x + size (high - low) / 2 sign(g)."""
+        return x + spread(size, x) * (self.high - self.low) / 2 * gradient.sign()
+
+    def project(self, x: Tensor) -> Tensor:
+        """Take back what lies beside the square."""
+        return torch.where(self.inside, self._bounded(x), self.clean)
+
+    def aimed(self, gradient: Tensor) -> Self:
+        """Return the region with the square where the gradient is largest in sum, |g| over all channels."""
+        weight = gradient.abs().sum(2, keepdim=True).flatten(0, 1)
+        totals = F.avg_pool2d(weight, self.side, stride=1).flatten(1)
+        width = self.clean.shape[-1] - self.side + 1
+        best = totals.argmax(1)
+        return self._at(best // width, best % width)
+
+    def anew(self, random: torch.Generator) -> Self:
+        """Return the region with the square anywhere."""
+        images = self.clean.shape[0] * self.clean.shape[1]
+        top, left = (
+            torch.randint(side - self.side + 1, (images,), generator=random).to(self.clean.device)
+            for side in self.clean.shape[-2:]
+        )
+        return self._at(top, left)
+
+    def _at(self, top: Tensor, left: Tensor) -> Self:
+        height, width = self.clean.shape[-2:]
+        down = torch.arange(height, device=self.clean.device) - top[:, None]
+        across = torch.arange(width, device=self.clean.device) - left[:, None]
+        inside = ((down >= 0) & (down < self.side))[:, :, None] & ((across >= 0) & (across < self.side))[:, None]
+        return replace(self, inside=inside.view(*self.clean.shape[:2], 1, height, width).expand_as(self.clean))
+
+
+def spread(values: Tensor, like: Tensor) -> Tensor:
+    """Return values (rows,) so that they multiply something of shape (rows, …)."""
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def uniform(like: Tensor, random: torch.Generator) -> Tensor:
+    """Return numbers evenly from [0, 1), the same ones on every device."""
+    return torch.rand(like.shape, generator=random, dtype=like.dtype).to(like.device)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Return each row divided by its L2 norm; zeros where that is 0."""
+    return x / spread(x.flatten(1).norm(dim=1).clamp(min=1e-12), x)
