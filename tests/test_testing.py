@@ -38,6 +38,13 @@ class Sound(Encoder):
     def forward(self, *, x: Tensor, mask: Tensor) -> Features:
         return Features.of_tokens(torch.tanh(self.layer(x.unsqueeze(-1))), mask)
 
+    def alterable(self, tensors: Tensors) -> Tensor:
+        return tensors["mask"]
+
+    def restore(self, tensors: Tensors, values: Sequence[tuple[Any, ...] | None]) -> list[tuple[Any, ...] | None]:
+        rows = zip(tensors["x"], tensors["mask"], values, strict=True)
+        return [None if value is None else (x[mask].tolist(),) for x, mask, value in rows]
+
 
 class ReadsTheBatch(Sound):
     def forward(self, *, x: Tensor, mask: Tensor) -> Features:
@@ -68,6 +75,11 @@ class HidesState(Sound):
 
 class LeavesItsBounds(Sound):
     continuous = {"x": (0.0, 1.0)}  # noqa: RUF012
+
+
+class RestoresWhatItWas(Sound):
+    def restore(self, tensors: Tensors, values: Sequence[tuple[Any, ...] | None]) -> list[tuple[Any, ...] | None]:
+        return list(values)
 
 
 class CutsTheGradient(Sound):
@@ -104,6 +116,7 @@ def test_a_correct_encoder_passes() -> None:
         (HasAnIdleWeight, "'idle' gets no gradient"),
         (HidesState, "the first one's state"),
         (LeavesItsBounds, "outside its bounds"),
+        (RestoresWhatItWas, "restored values"),
         (CutsTheGradient, "gets no gradient"),
         (IsRandom, "encoded twice"),
         (IsWrongAboutItsWidth, "dim=5"),

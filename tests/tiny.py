@@ -93,7 +93,7 @@ def dinov2(folder: Path) -> None:
 def resnet(folder: Path) -> None:
     from transformers import ConvNextImageProcessorPil, ResNetConfig, ResNetModel
 
-    ConvNextImageProcessorPil(size={"shortest_edge": 32}, crop_pct=0.875).save_pretrained(folder)
+    ConvNextImageProcessorPil(size={"shortest_edge": 28}, crop_pct=0.875).save_pretrained(folder)
     sizes = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
     _save(ResNetModel(ResNetConfig(**sizes)), folder)
 
@@ -101,7 +101,7 @@ def resnet(folder: Path) -> None:
 def convnext(folder: Path) -> None:
     from transformers import ConvNextConfig, ConvNextImageProcessorPil, ConvNextModel
 
-    ConvNextImageProcessorPil(size={"shortest_edge": 32}, crop_pct=0.875).save_pretrained(folder)
+    ConvNextImageProcessorPil(size={"shortest_edge": 28}, crop_pct=0.875).save_pretrained(folder)
     _save(ConvNextModel(ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2)), folder)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,19 +75,30 @@ class Ensemble(Model):
     def scores(self, inputs: Inputs, present: Tensor, texts: Texts) -> Tensor:
         """Return the mean of the members' scores (batch, …), weighted."""
         total = torch.zeros((), device=present.device)
+        for member, said in self._said(inputs, present, texts):
+            scores = member.model.head.scores(said) if isinstance(member.model, FusionModel) else said
+            total = total + member.weight * scores
+        return total
+
+    def outputs(self, inputs: Inputs, present: Tensor, texts: Texts) -> Tensor:
+        """Return raw outputs (batch, …) with these scores; what learners say is a constant in them."""
+        pairs = list(self._said(inputs, present, texts))
+        raw = [said if isinstance(member.model, FusionModel) else self.head.unscored(said) for member, said in pairs]
+        return self.head.mixed(raw, [member.weight for member, _ in pairs])
+
+    def _said(self, inputs: Inputs, present: Tensor, texts: Texts) -> Iterator[tuple[Member, Tensor]]:
+        """Yield what each member says: of a fusion model the raw output, of a learner the scores."""
         shared = {name: self.encode_one(name, inputs[name], present) for name in self._encoded()}
         design = None
         for member in self.members:
             if isinstance(member.model, FusionModel):
                 own = {name: inputs[name] for name in member.modalities}
                 some = {name: own[name] if name in member.own else shared.get(name, own[name]) for name in own}
-                scores = member.model.scores(some, self.present_of(member.modalities, present), {})
+                yield member, member.model(some, self.present_of(member.modalities, present))
             else:
                 design = design or self.design({**inputs, **shared}, present, texts)
                 found = member.model.scores(design.only(member.modalities, parts=member.parts))
-                scores = torch.from_numpy(np.ascontiguousarray(found)).to(present.device)
-            total = total + member.weight * scores
-        return total
+                yield member, torch.from_numpy(np.ascontiguousarray(found)).to(present.device)
 
     def present_of(self, modalities: Sequence[str], present: Tensor) -> Tensor:
         """Return which of some modalities each row has. present: (batch, modalities) bool, of all."""
@@ -105,7 +116,7 @@ class Ensemble(Model):
             else:
                 pooled = self.encode_one(name, inputs[name], present).pooled
                 absent = ~present[:, i, None]
-                vectors[name] = pooled.masked_fill(absent, torch.nan).cpu().numpy()
+                vectors[name] = pooled.detach().masked_fill(absent, torch.nan).cpu().numpy()
         known = {name: self.words[name] for name in texts if len(self.words[name])}
         words = {name: statistics.transform(texts[name]) for name, statistics in known.items()}
         return Design(vectors, cells, words)
@@ -134,6 +145,6 @@ def _cells(encoder: TableEncoder, value: Features | Tensors, present: Tensor) ->
     # Features stand here only for a modality that was taken away.
     tensors = encoder.prepare([None] * len(present)) if isinstance(value, Features) else value
     missing = tensors["missing"] | ~present[:, None].to(tensors["missing"].device)
-    numbers: Array = tensors["numbers"].masked_fill(missing, torch.nan).cpu().numpy()
+    numbers: Array = tensors["numbers"].detach().masked_fill(missing, torch.nan).cpu().numpy()
     codes = torch.where(present[:, None].to(tensors["codes"].device), tensors["codes"], 0).cpu().numpy()
     return Cells(numbers, codes, tuple(encoder.levels))

@@ -57,6 +57,13 @@ class Model(nn.Module, ABC):
             texts: of the modalities in `reads_text`.
         """
 
+    @abstractmethod
+    def outputs(self, inputs: Inputs, present: Tensor, texts: Texts) -> Tensor:
+        """Return the raw outputs (batch, …) that the head makes these scores of, differentiable where a member is.
+
+        Arguments are those of `scores`.
+        """
+
     def encoder(self, modality: str) -> Encoder:
         """Return the encoder of a modality."""
         encoder = self.encoders[self._place[modality]]
@@ -110,6 +117,11 @@ class FusionModel(Model):
     def scores(self, inputs: Inputs, present: Tensor, texts: Texts) -> Tensor:
         """Return the head's scores (batch, …)."""
         return self.head.scores(self(inputs, present))
+
+    def outputs(self, inputs: Inputs, present: Tensor, texts: Texts) -> Tensor:
+        """Return the head's output (batch, …)."""
+        output: Tensor = self(inputs, present)
+        return output
 
     def loss(self, inputs: Inputs, present: Tensor, target: Tensor, mix: Mix | None = None) -> Tensor:
         """Return the mean loss of some rows in training, a scalar.

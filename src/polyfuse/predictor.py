@@ -33,6 +33,7 @@ from polyfuse.tuning import TUNINGS
 if TYPE_CHECKING:
     from polyfuse.evaluation.report import Report
     from polyfuse.fitting import Fitted, Plan
+    from polyfuse.robustness import AttackReport
     from polyfuse.study import Spaces
 
 
@@ -317,15 +318,52 @@ class Predictor:
         """
         self._need_model()
         self._check_modalities(without)
-        table = self._read(data)
-        self._warn_missing(table)
         shown = make_progress(progress)
-        rows = read_rows(
-            table, self.schema, training=False, answers=True, on_bad_row=self.recipe.data.on_bad_row, progress=shown
-        )
-        if rows.skipped:
-            warnings.warn(f"not measured: {rows.notes[-1]}", UserWarning, stacklevel=2)
-        return self._report(rows, without=without, progress=shown)
+        return self._report(self._rows_to_measure(data, shown), without=without, progress=shown)
+
+    def attack(
+        self,
+        data: Any,
+        *,
+        modalities: Sequence[str] | None = None,
+        budgets: Mapping[str, Any] | None = None,
+        attack: str = "ensemble",
+        options: Mapping[str, Any] | None = None,
+        factors: Sequence[float] = (),
+        rows: int | None = None,
+        seed: int = 0,
+        examples: str | Path | None = None,
+        progress: bool | Progress | None = None,
+    ) -> AttackReport:
+        """Search for inputs near those of a table that the model answers worst, in every subset of the modalities.
+
+        Args:
+            data: as for `evaluate`.
+            modalities: that the adversary may change; when left out those with a budget, else all that it can.
+            budgets: by modality, what may change and by how much: "linf:8/255", {"name": "snr", "decibels": 20}.
+            attack: name of the search; `polyfuse info` lists them.
+            options: of the search.
+            factors: on all radii, for each of which the worst case is measured too.
+            rows: at most so many, drawn at random.
+            seed: of all random numbers.
+            examples: a folder for rows whose answer was changed, to look at and to listen to; it must not exist yet.
+            progress: whether bars are shown.
+
+        Raises:
+            DataError: with every problem found in the table.
+            InputError: the folder exists, a modality, a budget or an attack is unknown, or cannot act here.
+        """
+        from polyfuse.robustness import attack_model, threats_of
+
+        model = self._need_model().model
+        threats = threats_of(model, self.schema, modalities, budgets or {})
+        shown = make_progress(progress)
+        given = self._rows_to_measure(data, shown)
+        if rows is not None and rows < len(given):
+            given = given.subset(sorted(np.random.default_rng(seed).choice(len(given), rows, replace=False).tolist()))
+        folder = Path(examples) if examples is not None else None
+        searched: dict[str, Any] = {"factors": factors, "seed": seed, "examples": folder, "progress": shown}
+        return attack_model(model, given, self._device, threats, attack, options, **searched)
 
     def save(self, folder: str | Path, *, standalone: bool = True, overwrite: bool = False) -> Path:
         """Write the artifact, whole or not at all, and return its folder.
@@ -395,6 +433,16 @@ class Predictor:
         self._warn_missing(table)
         lenient: Literal["raise", "absent"] = "raise" if self.recipe.data.on_bad_row == "raise" else "absent"
         return read_rows(table, self.schema, training=False, on_bad_row=lenient)
+
+    def _rows_to_measure(self, data: Any, progress: Progress) -> Rows:
+        """Read rows with their answers, and say which are left out."""
+        table = self._read(data)
+        self._warn_missing(table)
+        lenient = self.recipe.data.on_bad_row
+        rows = read_rows(table, self.schema, training=False, answers=True, on_bad_row=lenient, progress=progress)
+        if rows.skipped:
+            warnings.warn(f"not measured: {rows.notes[-1]}", UserWarning, stacklevel=3)
+        return rows
 
     def _report(self, rows: Rows, *, without: Collection[str] = (), progress: Progress | None = None) -> Report:
         from polyfuse.fitting import cached_sources

@@ -341,7 +341,7 @@ def test_any_cell_in_any_column(cells: list[list[Any]], mode: Any) -> None:
 
 
 def test_replaced_cells_stand_in_the_place_of_others(table: Table) -> None:
-    rows = read_rows(table, infer_schema(table.frame, "y"), training=True).subset([3, 5, 7])
+    rows = read_rows(table, infer_schema(table, "y"), training=True).subset([3, 5, 7])
     image = Image.new("RGB", (2, 2), (9, 9, 9))
     others: dict[tuple[str, int], Any] = {("photo", 0): [image], ("note", 1): "another", ("sound", 2): None}
     changed = rows.replaced(others)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -20,14 +20,14 @@ class Region(ABC):
         free: bool of the same shape: which entries may change.
         low: least value that an input may have: one for all, or (rows, …).
         high: greatest value.
-        quantum: finest step between two values that an input can really take; 0 where there is none.
+        levels: steps between 0 and 1 of the grid that inputs lie on, 255 for 8 bits; 0 where there is none.
     """
 
     clean: Tensor
     free: Tensor
     low: Tensor
     high: Tensor
-    quantum: float
+    levels: int
 
     @abstractmethod
     def start(self, random: torch.Generator) -> Tensor:
@@ -47,6 +47,16 @@ class Region(ABC):
     def project(self, x: Tensor) -> Tensor:
         """Return the nearest inputs that lie in the region."""
 
+    @abstractmethod
+    def jump(self, x: Tensor, share: float, random: torch.Generator) -> Tensor:
+        """Return inputs of which a block, in each row another one, is set anew to what lies far out in the region.
+
+        Args:
+            x: (rows, …) in the region.
+            share: of the input that the block covers.
+            random: draws it.
+        """
+
     def aimed(self, gradient: Tensor) -> Self:
         """Return the region where it is placed best, judged by the gradient at the clean inputs."""
         return self
@@ -57,7 +67,7 @@ class Region(ABC):
 
     def rows(self, chosen: Tensor) -> Self:
         """Return that of some rows. chosen: positions (n,), or (rows,) bool."""
-        parts = {
+        parts: dict[str, Any] = {
             name: value[chosen]
             for name, value in vars(self).items()
             if isinstance(value, Tensor) and value.ndim and len(value) == len(self.clean)
@@ -67,11 +77,11 @@ class Region(ABC):
     def finished(self, x: Tensor) -> Tensor:
         """Return inputs that can really be given: in the region, and on the grid of 8 bits where there is one."""
         x = self.project(x)
-        if not self.quantum:
+        if not self.levels:
             return x
         # Towards the clean input, which lies on the grid: away from it would leave the region.
-        steps = (x - self.clean) / self.quantum
-        return self.clean + (steps + 1e-4 * steps.sign()).trunc() * self.quantum
+        steps = (x - self.clean) * self.levels
+        return ((self.clean * self.levels).round() + (steps + 1e-3 * steps.sign()).trunc()) / self.levels
 
     def _bounded(self, x: Tensor) -> Tensor:
         return torch.where(self.free, x.clamp(self.low, self.high), self.clean)
@@ -92,8 +102,13 @@ class Box(Region):
         return self.project(self.clean + self.radius * (2 * uniform(self.clean, random) - 1))
 
     def ascend(self, x: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
-        """x + size r sign(g)."""
+        """Return x + size r sign(g)."""
         return x + spread(size, x) * self.radius * gradient.sign()
+
+    def jump(self, x: Tensor, share: float, random: torch.Generator) -> Tensor:
+        """Set a block to clean ± r, with one sign for each channel."""
+        inside = block(x, share, random)
+        return self.project(torch.where(inside, self.clean + self.radius * signs(x, random), x))
 
     def project(self, x: Tensor) -> Tensor:
         """Cut off each entry."""
@@ -119,8 +134,13 @@ class Ball(Region):
         return self.project(self.clean + spread(self.radius * length, normal) * _unit(normal * self.free))
 
     def ascend(self, x: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
-        """x + size r g / ‖g‖₂."""
+        """Return x + size r g / ‖g‖₂."""
         return x + spread(size * self.radius, x) * _unit(gradient * self.free)
+
+    def jump(self, x: Tensor, share: float, random: torch.Generator) -> Tensor:
+        """Add noise of length r in a block, and bring the whole back into the ball."""
+        normal = torch.randn(x.shape, generator=random, dtype=x.dtype).to(x.device)
+        return self.project(x + spread(self.radius, x) * _unit(normal * block(x, share, random) * self.free))
 
     def project(self, x: Tensor) -> Tensor:
         """Shorten what is too long; what the bounds cut off shortens it more."""
@@ -146,8 +166,14 @@ class Patch(Region):
         return self.project(self.low + (self.high - self.low) * uniform(self.clean, random))
 
     def ascend(self, x: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
-        """x + size (high - low) / 2 sign(g)."""
+        """Return x + size (high - low) / 2 sign(g)."""
         return x + spread(size, x) * (self.high - self.low) / 2 * gradient.sign()
+
+    def jump(self, x: Tensor, share: float, random: torch.Generator) -> Tensor:
+        """Set a share of the square's pixels to the least or the greatest value, with one sign for each channel."""
+        middle, half = (self.high + self.low) / 2, (self.high - self.low) / 2
+        chosen = uniform(x[:, :, :1], random) < share
+        return self.project(torch.where(chosen, middle + half * signs(x, random), x))
 
     def project(self, x: Tensor) -> Tensor:
         """Take back what lies beside the square."""
@@ -186,6 +212,33 @@ def spread(values: Tensor, like: Tensor) -> Tensor:
 def uniform(like: Tensor, random: torch.Generator) -> Tensor:
     """Return numbers evenly from [0, 1), the same ones on every device."""
     return torch.rand(like.shape, generator=random, dtype=like.dtype).to(like.device)
+
+
+def signs(like: Tensor, random: torch.Generator) -> Tensor:
+    """Return ±1 for each row, and where there are channels (rows, images, channels, height, width) for each of them."""
+    shape = (*like.shape[:-2], 1, 1) if like.ndim > 3 else (len(like), *[1] * (like.ndim - 1))
+    return (torch.randint(2, shape, generator=random) * 2 - 1).to(like)
+
+
+def block(like: Tensor, share: float, random: torch.Generator) -> Tensor:
+    """Return where a block lies in each row, bool that broadcasts to `like`: a square of an image, or a stretch.
+
+    Args:
+        like: (rows, …, height, width), or (rows, length).
+        share: of the entries that it covers; at least one.
+        random: draws its place.
+    """
+    sides = like.shape[-2:] if like.ndim > 3 else like.shape[-1:]
+    inside = torch.ones((), dtype=torch.bool)
+    for axis, side in enumerate(sides):
+        long = min(side, max(1, round(side * share ** (1 / len(sides)))))
+        first = torch.randint(side - long + 1, (len(like),), generator=random)[:, None]
+        at = torch.arange(side)
+        mine = (at >= first) & (at < first + long)
+        shape = [len(like), *[1] * (like.ndim - 1)]
+        shape[like.ndim - len(sides) + axis] = side
+        inside = inside & mine.view(shape)
+    return inside.to(like.device)
 
 
 def _unit(x: Tensor) -> Tensor:

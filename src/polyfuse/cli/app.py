@@ -295,6 +295,64 @@ def demo(
     run_demo(out, as_json=as_json)
 
 
+@app.command()
+def attack(
+    run: Run,
+    rows: Rows,
+    modalities: Annotated[
+        str | None,
+        typer.Option(help="What the adversary may change; all that can be attacked when left out.", metavar="A,B"),
+    ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--budget",
+            "-b",
+            help="By how much: linf, l2, snr (dB), patch (share of the pixels). May be repeated.",
+            metavar="MODALITY=THREAT:RADIUS",
+        ),
+    ] = None,
+    search: Annotated[
+        str, typer.Option("--attack", help="The search; [bold]polyfuse info[/bold] lists them.")
+    ] = "ensemble",
+    fast: Annotated[bool, typer.Option("--fast", help="A weaker search on at most 200 rows, to get an idea.")] = False,
+    factor: Annotated[
+        list[float] | None,
+        typer.Option("--factor", help="Also with all radii multiplied by this; may be repeated.", min=0.001, max=1000),
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--rows", help="At most so many rows, drawn at random.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of all random numbers.", min=0)] = 0,
+    examples: Annotated[
+        Path | None, typer.Option(help="A new folder for changed rows, to look at and to listen to.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search for inputs near those of a table that the model answers wrongly, in every subset of its modalities.
+
+    Example:  polyfuse attack runs/digits test.csv --budget image=linf:8/255 --budget audio=snr:20
+    """
+    from polyfuse.predictor import load
+
+    budgets = dict(_pair(text, "--budget", "image=linf:8/255") for text in budget or [])
+    names = [name.strip() for name in modalities.split(",")] if modalities is not None else None
+    options: dict[str, int] = {"steps": 20, "rivals": 2, "queries": 50} if fast and search == "ensemble" else {}
+    report = load(run).attack(
+        rows,
+        modalities=names,
+        budgets=budgets,
+        attack=search,
+        options=options,
+        factors=factor or (),
+        rows=min(limit or 200, 200) if fast else limit,
+        seed=seed,
+        examples=examples,
+        progress=True,
+    )
+    if examples is not None:
+        typer.echo(f"wrote {examples}", err=True)
+    typer.echo(report.to_json() if as_json else str(report))
+
+
 def _predictor(target: list[str] | None, recipe: Path | None, settings: list[str] | None, **options: Any) -> Any:
     """Return the predictor of a call; options are keys of the recipe, None where they were not given."""
     from polyfuse.predictor import Predictor
@@ -308,10 +366,16 @@ def _setting(text: str) -> tuple[str, Any]:
     """Split KEY=VALUE; the value is YAML."""
     import yaml
 
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise typer.BadParameter(f"--set {text!r}: write KEY=VALUE, e.g. fusion=attention")
+    key, value = _pair(text, "--set", "fusion=attention")
     try:
         return key, yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise typer.BadParameter(f"--set {text!r}: the value is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _pair(text: str, option: str, example: str) -> tuple[str, str]:
+    """Split KEY=VALUE."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise typer.BadParameter(f"{option} {text!r}: write KEY=VALUE, e.g. {example}")
+    return key, value

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from torch import Tensor, nn
 
 from polyfuse.core.compute import Way
+from polyfuse.core.errors import InputError
 from polyfuse.core.types import Features, Tensors
 
 #: In a batch, the name of the tokens that `Encoder.lower` gave, from which `Encoder.resume` goes on.
@@ -178,6 +179,22 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def scores(self, output: Tensor) -> Tensor:
         """Return what metrics read: probabilities (batch, classes), or values in the target's own unit (batch,)."""
+
+    def unscored(self, scores: Tensor) -> Tensor:
+        """Return raw output (batch, …) that gives these scores.
+
+        Raises:
+            InputError: the task has none.
+        """
+        raise InputError(f"{self.task}: raw outputs do not follow from scores; ask a model of one target")
+
+    def mixed(self, outputs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+        """Return the raw output (batch, …) whose scores are the weighted mean of those of several raw outputs.
+
+        Raises:
+            InputError: the task has none.
+        """
+        raise InputError(f"{self.task}: raw outputs of several models have no mean; ask a model of one target")
 
     @abstractmethod
     def decode(self, scores: Tensor) -> list[Any]:

@@ -40,6 +40,7 @@ class AtMost:
 
 
 Share: TypeAlias = Annotated[float, Ge(0), Lt(1), Usual(0.0, 0.5)]
+PositiveShare: TypeAlias = Annotated[float, Gt(0), Le(1)]
 Rate: TypeAlias = Annotated[float, Gt(0), Le(10)]
 Count: TypeAlias = Annotated[int, Ge(1), Le(1_000_000)]
 Heads: TypeAlias = Annotated[int, Ge(1), Le(1_000_000), Doubled()]

@@ -15,8 +15,8 @@ from polyfuse.core.types import Features, Sound, Tensors
 from polyfuse.data.media import resample
 from polyfuse.data.schema import Column
 from polyfuse.encoders.audio_fronts import AST, Front, Waveform, Whisper
-from polyfuse.encoders.restoring import sound_of
 from polyfuse.encoders.pretrained import PretrainedEncoder, load_companion, load_model
+from polyfuse.encoders.restoring import sound_of
 
 _FRONTS: dict[str, type[Front]] = {
     "Wav2Vec2FeatureExtractor": Waveform,

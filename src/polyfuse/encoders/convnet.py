@@ -15,8 +15,8 @@ from polyfuse.core.contract import Encoder
 from polyfuse.core.options import Depth, Share, Width
 from polyfuse.core.types import Features, Tensors
 from polyfuse.data.schema import Column
-from polyfuse.encoders.restoring import images_of, pixels_of_images
 from polyfuse.encoders.residual import ResidualNet
+from polyfuse.encoders.restoring import images_of, pixels_of_images
 
 _UNKNOWN_SIZE = 64
 _LEAST, _MOST = 8, 96

@@ -13,8 +13,8 @@ from torch import Tensor
 from polyfuse.core.errors import InputError
 from polyfuse.core.types import Features, Tensors
 from polyfuse.data.schema import Column
-from polyfuse.encoders.restoring import images_of, pixels_of_images
 from polyfuse.encoders.pretrained import PretrainedEncoder, load_companion, load_model
+from polyfuse.encoders.restoring import images_of, pixels_of_images
 
 
 class ImageTransformerEncoder(PretrainedEncoder):
@@ -102,9 +102,18 @@ class ImageTransformerEncoder(PretrainedEncoder):
         return pixels_of_images(tensors["pixels"], tensors["mask"])
 
     def restore(self, tensors: Tensors, values: Sequence[tuple[Any, ...] | None]) -> list[tuple[Any, ...] | None]:
-        """Return images of the size that the model reads, with the border around that is cut off."""
-        height, width = (round(side * self._bleed / (1 - 2 * self._bleed)) for side in self._sides)
-        return images_of(tensors["pixels"], values, (height, width))
+        """Return images of the size that the model reads, with the border around that is cut off.
+
+        Raises:
+            InputError: no image has a border of which exactly that is left.
+        """
+        border = [side * self._bleed / (1 - 2 * self._bleed) for side in self._sides]
+        if any(abs(side - round(side)) > 1e-6 for side in border):
+            raise InputError(
+                f"the processor cuts off {border[0]:.2f} pixels of each side: no image gives these pixels again; choose"
+                " a checkpoint that cuts off whole pixels"
+            )
+        return images_of(tensors["pixels"], values, (round(border[0]), round(border[1])))
 
     def preparation(self) -> dict[str, Any]:
         """Return geometry and normalisation."""

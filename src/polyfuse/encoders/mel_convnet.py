@@ -15,8 +15,8 @@ from polyfuse.core.options import Depth, Share, Width
 from polyfuse.core.types import Features, Tensors
 from polyfuse.data.media import resample
 from polyfuse.data.schema import Column
-from polyfuse.encoders.restoring import sound_of
 from polyfuse.encoders.residual import ResidualNet
+from polyfuse.encoders.restoring import sound_of
 from polyfuse.encoders.spectrogram import mel_filters, power_spectrum
 
 _WINDOW, _HOP = 0.025, 0.01  # seconds

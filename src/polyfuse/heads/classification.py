@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -78,6 +79,15 @@ class ClassificationHead(Head):
     def scores(self, output: Tensor) -> Tensor:
         """Return probabilities (batch, labels)."""
         return output.float().softmax(dim=-1)
+
+    def unscored(self, scores: Tensor) -> Tensor:
+        """Return log p."""
+        return scores.clamp(min=torch.finfo(scores.dtype).tiny).log()
+
+    def mixed(self, outputs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+        """Return log Σ_m w_m softmax(z_m), which no confidence makes flat."""
+        parts = [output.log_softmax(-1) + math.log(weight) for output, weight in zip(outputs, weights, strict=True)]
+        return torch.stack(parts).logsumexp(0)
 
     def decode(self, scores: Tensor) -> list[Any]:
         """Return the most probable label of each row."""

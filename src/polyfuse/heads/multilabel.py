@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -87,6 +88,19 @@ class MultilabelHead(Head):
     def scores(self, output: Tensor) -> Tensor:
         """Return the probability of each label (batch, labels)."""
         return output.float().sigmoid()
+
+    def unscored(self, scores: Tensor) -> Tensor:
+        """Return log p - log (1 - p)."""
+        return scores.double().logit(eps=1e-12).to(scores.dtype)
+
+    def mixed(self, outputs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+        """Return log Σ_m w_m σ(z_m) - log Σ_m w_m σ(-z_m)."""
+        pairs = list(zip(outputs, weights, strict=True))
+        yes, no = (
+            torch.stack([F.logsigmoid(sign * output) + math.log(weight) for output, weight in pairs]).logsumexp(0)
+            for sign in (1, -1)
+        )
+        return yes - no
 
     def decode(self, scores: Tensor) -> list[Any]:
         """Return the list of labels of each row whose probability reaches 0.5."""

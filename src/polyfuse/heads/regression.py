@@ -65,6 +65,14 @@ class RegressionHead(Head):
         """Return predictions in the target's unit (batch,) float64."""
         return output.double() * self.std + self.mean
 
+    def unscored(self, scores: Tensor) -> Tensor:
+        """Return the predictions, standardised."""
+        return ((scores - self.mean) / self.std).float()
+
+    def mixed(self, outputs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+        """Return Σ_m w_m z_m."""
+        return torch.stack([weight * output for output, weight in zip(outputs, weights, strict=True)]).sum(0)
+
     def decode(self, scores: Tensor) -> list[Any]:
         """Return the predictions as floats."""
         return [float(score) for score in scores.tolist()]

@@ -1,0 +1,240 @@
+"""From a model and rows to a report on how it answers under attack."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyfuse.attacks import ATTACKS, THREATS, Choice, build_threat, default_threat
+from polyfuse.attacks.contract import Attack
+from polyfuse.attacks.threat import Threat
+from polyfuse.core.errors import InputError, nearest
+from polyfuse.core.progress import Progress, Silent
+from polyfuse.data.rows import Rows
+from polyfuse.data.schema import Schema
+from polyfuse.inference import score
+from polyfuse.metrics.bootstrap import Interval, bootstrap
+from polyfuse.metrics.metric import Array
+from polyfuse.model import Model
+from polyfuse.robustness.audit import audit
+from polyfuse.robustness.examples import check_free, write_examples
+from polyfuse.robustness.joint import attacked, subsets
+from polyfuse.robustness.report import AttackReport, Budget
+from polyfuse.robustness.scene import Scene, Values
+
+_CHUNK = 64  # rows attacked together
+_METRICS = {"classification": "accuracy", "multilabel": "subset_accuracy", "regression": "mae"}
+
+
+def threats_of(
+    model: Model, schema: Schema, modalities: Sequence[str] | None, budgets: Mapping[str, Choice]
+) -> dict[str, Threat]:
+    """Return the threat to each modality under attack.
+
+    Args:
+        model: that is attacked.
+        schema: of its training table.
+        modalities: under attack; all with a budget, or else all that can be attacked, when left out.
+        budgets: threat models that are not to be the default.
+
+    Raises:
+        InputError: a modality is unknown, has no threat, or its encoder has no place where an attack can act.
+    """
+    for name in [*(modalities or ()), *budgets]:
+        if name not in schema.modalities:
+            raise InputError(f"attack: there is no modality {name!r}; {nearest(name, schema.modalities)}")
+    named = list(modalities) if modalities is not None else [name for name in schema.modalities if name in budgets]
+    threats = {}
+    for name in named or schema.modalities:
+        columns = schema.of(name)
+        choice = budgets.get(name) or default_threat(columns)
+        if choice is None and not named:
+            continue
+        if choice is None:
+            raise InputError(
+                f"attack: nothing is known that could attack {name!r}; threat models: {', '.join(THREATS)}"
+            )
+        threat = build_threat(choice, name, columns).bound(model.encoder(name))
+        if threat.continuous and not model.encoder(name).continuous:
+            raise InputError(f"attack: the encoder of {name!r} has no continuous input for {choice!r}; leave it out")
+        threats[name] = threat
+    if not threats:
+        raise InputError(f"attack: none of the modalities {', '.join(schema.modalities)} can be attacked")
+    return threats
+
+
+def attack_model(
+    model: Model,
+    rows: Rows,
+    device: torch.device,
+    threats: Mapping[str, Threat],
+    name: str = "ensemble",
+    options: Mapping[str, Any] | None = None,
+    *,
+    factors: Sequence[float] = (),
+    seed: int = 0,
+    examples: Path | None = None,
+    progress: Progress | None = None,
+) -> AttackReport:
+    """Attack rows in every subset of the modalities.
+
+    Args:
+        model: on the device.
+        rows: with answers.
+        device: where the model is.
+        threats: to each modality under attack.
+        name: of the attack.
+        options: of the attack.
+        factors: on all radii, for each of which the worst case is measured too.
+        seed: of all random numbers.
+        examples: a folder for rows whose answer was changed, which must not exist yet.
+        progress: shows how far it is.
+
+    Raises:
+        InputError: the folder exists, the attack or an option is unknown, or the task is none that can be attacked.
+        PolyfuseError: a value went beyond its budget.
+    """
+    begun = time.monotonic()
+    if examples is not None:
+        check_free(examples)
+    attack = ATTACKS.build(name, options or {})
+    model.eval()
+    chosen = subsets(list(threats), seed)
+    shown = progress or Silent()
+    total = len(rows) * len(chosen) * (1 + len(factors))
+    with shown.bar("Attacking", total) as bar:
+        run = _Run(model, rows, device, attack, chosen, seed, bar.advance)
+        whole = run.of(threats)
+        curve = {factor: run.of({key: threat.scaled(factor) for key, threat in threats.items()}) for factor in factors}
+    budgets = {
+        key: Budget(_name(threat), threat.norm, threat.options(), threat.immutable(), whole.used[key])
+        for key, threat in threats.items()
+    }
+    target = rows.schema.target
+    known = {0.0: whole.clean.value, 1.0: whole.worst.value}
+    known |= {factor: at.worst.value for factor, at in curve.items()}
+    report = AttackReport(
+        task=target.task,
+        target=target.name,
+        rows=len(rows),
+        metric=_METRICS[target.task],
+        attack={"name": name, **(options or {})},
+        budgets=budgets,
+        clean=whole.clean,
+        subsets=whole.subsets,
+        worst=whole.worst,
+        curve=dict(sorted(known.items())) if factors else {},
+        seconds=time.monotonic() - begun,
+    )
+    if examples is not None:
+        write_examples(examples, rows, whole.rows, model.head.decode(whole.before), model.head.decode(whole.after))
+    return report
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """Figures of one set of budgets, and the rows behind the worst of them."""
+
+    clean: Interval
+    subsets: dict[str, Interval]
+    worst: Interval
+    used: dict[str, float]
+    rows: Rows
+    before: Tensor
+    after: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What stays the same from budget to budget."""
+
+    model: Model
+    rows: Rows
+    device: torch.device
+    attack: Attack
+    chosen: Sequence[frozenset[str]]
+    seed: int
+    advance: Any
+
+    def of(self, threats: Mapping[str, Threat]) -> _Measured:
+        """Attack all rows, and measure by the way that every table goes."""
+        found: dict[frozenset[str], Values] = {some: {name: [] for name in threats} for some in self.chosen}
+        clean: Values = {name: [] for name in threats}
+        for start in range(0, len(self.rows), _CHUNK):
+            part = self.rows.subset(range(start, min(start + _CHUNK, len(self.rows))))
+            scene = Scene.of(self.model, part, list(threats), self.device)
+            for name in threats:
+                clean[name] += scene.values[name]
+            for some, worst in attacked(scene, threats, self.attack, self.chosen, self.seed):
+                for name in threats:
+                    found[some][name] += worst.scene.values[name]
+                self.advance(len(part))
+        used = {
+            name: max(
+                audit(threat, self.model.encoder(name), clean[name], found[some][name], name) for some in self.chosen
+            )
+            for name, threat in threats.items()
+        }
+        return self._measured(clean, found, used)
+
+    def _measured(self, clean: Values, found: Mapping[frozenset[str], Values], used: dict[str, float]) -> _Measured:
+        head = self.model.head
+        truth = head.truth(head.encode(self.rows.answers))
+        metric = _METRICS[head.task]
+        before, _ = score(self.model, self.rows, self.device)
+        worst, rows = before, [dict[tuple[str, int], Any]() for _ in range(len(self.rows))]
+        subsets: dict[str, Interval] = {}
+        for some, values in found.items():
+            cells = self._cells(clean, values)
+            merged = {place: cell for row in cells for place, cell in row.items()}
+            after, _ = score(self.model, self.rows.replaced(merged), self.device)
+            subsets[" + ".join(name for name in values if name in some)] = _interval(metric, truth, after)
+            worse = _harm(head.task, truth, after) > _harm(head.task, truth, worst)
+            worst = torch.where(worse.view(-1, *[1] * (after.ndim - 1)), after, worst)
+            rows = [theirs if taken else mine for taken, theirs, mine in zip(worse.tolist(), cells, rows, strict=True)]
+        return _Measured(
+            _interval(metric, truth, before),
+            subsets,
+            _interval(metric, truth, worst),
+            used,
+            self.rows.replaced({place: cell for row in rows for place, cell in row.items()}),
+            before,
+            worst,
+        )
+
+    def _cells(self, clean: Values, found: Values) -> list[dict[tuple[str, int], Any]]:
+        """Return for each row the cells that were changed, by column and row."""
+        cells: list[dict[tuple[str, int], Any]] = [{} for _ in range(len(self.rows))]
+        for name, values in found.items():
+            columns = self.rows.schema.modalities[name]
+            for row, (before, after) in enumerate(zip(clean[name], values, strict=True)):
+                if after is not None and after is not before:
+                    cells[row] |= {(column, row): cell for column, cell in zip(columns, after, strict=True)}
+        return cells
+
+
+def _interval(metric: str, truth: Tensor, scores: Tensor) -> Interval:
+    y_true: Array = truth.numpy()
+    y_score: Array = scores.numpy()
+    return bootstrap([metric], y_true, y_score)[metric]
+
+
+def _harm(task: str, truth: Tensor, scores: Tensor) -> Tensor:
+    """Return how wrong the scores are (rows,): what is wrong first, then by how much."""
+    if task == "regression":
+        return (scores - truth).abs()
+    if task == "multilabel":
+        sure = torch.where(truth.bool(), 1 - scores, scores)
+        return ((scores >= 0.5) != truth.bool()).any(1) + sure.amax(1)
+    true = scores.gather(1, truth[:, None]).squeeze(1)
+    return (scores.argmax(1) != truth) + (1 - true)
+
+
+def _name(threat: Threat) -> str:
+    return next((name for name in THREATS if THREATS[name] is type(threat)), type(threat).__name__)

@@ -1,0 +1,105 @@
+"""The joint attack: every subset of the modalities, and of each row the worst."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from torch import Tensor
+
+from polyfuse.attacks.contract import Attack
+from polyfuse.attacks.problem import Found, pick
+from polyfuse.attacks.threat import Threat
+from polyfuse.robustness.scene import Scene
+
+_MOST_MODALITIES = 5  # of which all subsets are tried
+_SAMPLED = 31  # subsets of more, beside each alone and all together
+
+
+@dataclass(frozen=True, eq=False)
+class Worst:
+    """The worst that is known of some rows, when some modalities may change.
+
+    Attributes:
+        scene: the values that do it.
+        damage: (rows,).
+        reached: (rows,) bool.
+    """
+
+    scene: Scene
+    damage: Tensor
+    reached: Tensor
+
+    @classmethod
+    def at(cls, scene: Scene) -> Worst:
+        """Return what the values of a scene do."""
+        return cls(scene, *scene.damage())
+
+    def or_worse(self, other: Worst) -> Worst:
+        """Return of each row the worse of two."""
+        better = (other.reached & ~self.reached) | ((other.reached == self.reached) & (other.damage > self.damage))
+        if not bool(better.any()):
+            return self
+        values = {
+            name: [theirs if taken else mine for taken, theirs, mine in zip(better.tolist(), more, some, strict=True)]
+            for (name, some), more in zip(self.scene.values.items(), other.scene.values.values(), strict=True)
+        }
+        damage, reached = pick(better, other.damage, self.damage), pick(better, other.reached, self.reached)
+        return Worst(self.scene.with_values(values), damage, reached)
+
+
+def subsets(modalities: Sequence[str], seed: int) -> list[frozenset[str]]:
+    """Return the subsets that are attacked, the smaller ones first: all but the empty one; of many modalities some.
+
+    >>> [sorted(some) for some in subsets(["a", "b"], 0)]
+    [['a'], ['b'], ['a', 'b']]
+    """
+    names = list(modalities)
+    if len(names) <= _MOST_MODALITIES:
+        return [frozenset(some) for size in range(1, len(names) + 1) for some in combinations(names, size)]
+    random = np.random.default_rng(seed)
+    drawn = {frozenset([name]) for name in names} | {frozenset(names)}
+    while len(drawn) < len(names) + 1 + _SAMPLED:
+        some = frozenset(name for name, taken in zip(names, random.random(len(names)) < 0.5, strict=True) if taken)
+        if some:
+            drawn.add(some)
+    return sorted(drawn, key=lambda some: (len(some), sorted(some)))
+
+
+def attacked(
+    scene: Scene, threats: Mapping[str, Threat], attack: Attack, chosen: Sequence[frozenset[str]], seed: int
+) -> Iterator[tuple[frozenset[str], Worst]]:
+    """Attack rows in every subset of the modalities, and yield the worst of each.
+
+    A larger subset begins with the worst of the smaller ones inside it, so that it can only be worse.
+
+    Args:
+        scene: clean rows.
+        threats: to each modality.
+        attack: on what is continuous.
+        chosen: subsets, the smaller ones first.
+        seed: of all random numbers.
+    """
+    known: dict[frozenset[str], Worst] = {}
+    clean = Worst.at(scene)
+    for some in chosen:
+        worst = clean
+        for smaller, found in known.items():
+            if smaller < some:
+                worst = worst.or_worse(found)
+        mine = {name: threat for name, threat in threats.items() if name in some}
+        known[some] = _worsened(worst, scene, mine, attack, seed)
+        yield some, known[some]
+
+
+def _worsened(worst: Worst, clean: Scene, threats: Mapping[str, Threat], attack: Attack, seed: int) -> Worst:
+    """Search on where rows still stand."""
+    if bool(worst.reached.all()) or not any(threat.continuous for threat in threats.values()):
+        return worst
+    problem = worst.scene.problem(threats, clean)
+    standing = (~worst.reached).nonzero().squeeze(1)
+    found = attack(problem.rows(standing), seed=seed)
+    whole = Found.at(problem, problem.clean, problem.at_clean).with_rows(standing, found)
+    return worst.or_worse(Worst.at(worst.scene.moved(whole.inputs, threats, clean)))

@@ -1,0 +1,107 @@
+"""What attacks found, as numbers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from polyfuse.core.files import whole_file
+from polyfuse.metrics.bootstrap import Interval
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the adversary may do to a modality.
+
+    Attributes:
+        threat: name of the threat model.
+        norm: in which changes are measured.
+        options: what was set.
+        immutable: columns that stay as they are.
+        used: largest share of the budget that a row used, measured anew on the values.
+    """
+
+    threat: str
+    norm: str
+    options: dict[str, Any]
+    immutable: list[str]
+    used: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class AttackReport:
+    """How a model answers under attack.
+
+    Attributes:
+        task: what was asked.
+        target: name of the column that was asked for.
+        rows: number of rows.
+        metric: that is shown: accuracy, subset_accuracy of several labels at once, or mae of a regression.
+        attack: name and options of the attack.
+        budgets: of each modality under attack.
+        clean: the metric on the rows as they are.
+        subsets: "image", "audio", "image + audio", …: the metric where these modalities are attacked.
+        worst: of each row the worst over all subsets.
+        curve: factor on all radii to the metric of the worst case.
+        checks: what speaks for or against the figures, in words; empty where nothing was checked.
+        warnings: what a reader has to know before believing them.
+        seconds: that it took.
+    """
+
+    task: str
+    target: str
+    rows: int
+    metric: str
+    attack: dict[str, Any]
+    budgets: dict[str, Budget]
+    clean: Interval
+    subsets: dict[str, Interval]
+    worst: Interval
+    curve: dict[float, float] = field(default_factory=dict)
+    checks: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        lines = [("under attack", self.metric, "95 % interval")]
+        lines += [
+            (name, f"{at.value:.4f}", f"{at.low:.4f} to {at.high:.4f}")
+            for name, at in {"nothing": self.clean, **self.subsets, "worst case": self.worst}.items()
+        ]
+        widths = [max(len(line[i]) for line in lines) for i in range(3)]
+        table = [
+            "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(pairs))
+            for pairs in (list(zip(line, widths, strict=True)) for line in lines)
+        ]
+        budgets = [f"{name}: {_budget_text(budget)}" for name, budget in self.budgets.items()]
+        curve = [f"radius × {factor:g}: {value:.4f}" for factor, value in self.curve.items()]
+        checks = [f"{name}: {said}" for name, said in self.checks.items()]
+        warned = [f"warning: {said}" for said in self.warnings]
+        head = f"{self.task} of {self.target!r} on {self.rows} rows, {self.attack['name']} in {self.seconds:.1f} s"
+        return "\n".join(
+            [head, *budgets, "", *table, *([""] if curve or checks or warned else []), *curve, *checks, *warned]
+        )
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Return strict JSON, written to `path` where one is given."""
+        text = json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+        if path is not None:
+            with whole_file(Path(path)) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        return text
+
+
+def _budget_text(budget: Budget) -> str:
+    options = ", ".join(
+        f"{name} {_short(value)}" for name, value in budget.options.items() if value not in ((), [], None)
+    )
+    fixed = f"; {', '.join(budget.immutable)} stay as they are" if budget.immutable else ""
+    return f"{budget.norm}, {options}{fixed}; at most {budget.used:.1%} of it used"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,160 @@
+"""Some rows before a model, as an adversary leaves them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from polyfuse.attacks.goals import Goal, goal_of
+from polyfuse.attacks.problem import Point, Problem
+from polyfuse.attacks.regions import Region
+from polyfuse.attacks.threat import Seam, Threat, Value
+from polyfuse.core.types import Features, Tensors
+from polyfuse.data.rows import Rows
+from polyfuse.ensemble import Ensemble, is_table
+from polyfuse.model import FusionModel, Model
+
+Values: TypeAlias = dict[str, list["Value | None"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Rows as a model is given them.
+
+    Attributes:
+        model: in evaluation mode, on the device of the inputs.
+        rows: with answers; all of them fit into one batch.
+        inputs: prepared tensors of the modalities under attack; of the others what makes least work.
+        present: (rows, modalities) bool.
+        values: of the modalities under attack, decoded cells for each row, of which the inputs were prepared.
+        goal: what the adversary wants.
+    """
+
+    model: Model
+    rows: Rows
+    inputs: dict[str, Features | Tensors]
+    present: Tensor
+    values: Values
+    goal: Goal
+
+    @classmethod
+    def of(cls, model: Model, rows: Rows, modalities: Sequence[str], device: torch.device) -> Scene:
+        """Return rows as they are: what is not under attack is encoded once."""
+        every = {name: [rows.value(name, row) for row in range(len(rows))] for name in model.modalities}
+        present = rows.present.to(device)
+        inputs: dict[str, Features | Tensors] = {}
+        with torch.no_grad():
+            for name, values in every.items():
+                prepared = _to(model.encoder(name).prepare(values), device)
+                known = name not in modalities and name in _encoded_by_all(model)
+                inputs[name] = model.encode_one(name, prepared, present) if known else prepared
+        goal = goal_of(model.head.task, model.head.encode(rows.answers).to(device))
+        return cls(model, rows, inputs, present, {name: every[name] for name in modalities}, goal)
+
+    def problem(self, threats: Mapping[str, Threat], clean: Scene) -> Problem:
+        """Return the problem of the modalities whose threat gives a region, around the values of the clean scene."""
+        numbers = torch.arange(len(self.rows), device=self.present.device)
+        regions = {name: clean._region(name, threat) for name, threat in threats.items() if threat.continuous}
+        return Problem(self._outputs, regions, self.goal, numbers, differentiable=is_differentiable(self.model))
+
+    def scored(self, name: str, values: Sequence[Value], places: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return damage and success of other values of a modality (n,), each in the row whose place is given."""
+        numbers = torch.tensor(places, device=self.present.device)
+        prepared = _to(self.model.encoder(name).prepare(values), self.present.device)
+        with torch.no_grad():
+            output = self._output(numbers, {name: prepared}, {name: values})
+        goal = self.goal.rows(numbers)
+        return goal.damage(output), goal.reached(output)
+
+    def moved(self, point: Point, threats: Mapping[str, Threat], clean: Scene) -> Scene:
+        """Return the scene with other continuous tensors, and the values that they are prepared from."""
+        values = dict(self.values)
+        for name, tensor in point.items():
+            encoder = self.model.encoder(name)
+            (seam,) = encoder.continuous
+            prepared = {**self._prepared(name), seam: tensor}
+            found = encoder.restore(prepared, self.values[name])
+            still = (tensor == clean._prepared(name)[seam]).flatten(1).all(1).tolist()
+            values[name] = [
+                before if same or value is None or before is None else threats[name].mended(value, before)
+                for value, before, same in zip(found, clean.values[name], still, strict=True)
+            ]
+        return self.with_values({name: values[name] for name in point})
+
+    def with_values(self, values: Values) -> Scene:
+        """Return the scene with other values of some modalities."""
+        device = self.present.device
+        inputs = {name: _to(self.model.encoder(name).prepare(some), device) for name, some in values.items()}
+        return replace(self, inputs={**self.inputs, **inputs}, values={**self.values, **values})
+
+    def damage(self) -> tuple[Tensor, Tensor]:
+        """Return damage and success at the values as they are (rows,)."""
+        numbers = torch.arange(len(self.rows), device=self.present.device)
+        with torch.no_grad():
+            output = self._output(numbers, {}, self.values)
+        return self.goal.damage(output), self.goal.reached(output)
+
+    def _region(self, name: str, threat: Threat) -> Region:
+        return threat.region(Seam.of(self.model.encoder(name), self._prepared(name), self.values[name]))
+
+    def _prepared(self, name: str) -> Tensors:
+        prepared = self.inputs[name]
+        assert not isinstance(prepared, Features)
+        return prepared
+
+    def _outputs(self, seams: Mapping[str, Tensor], numbers: Tensor) -> Tensor:
+        changed = {}
+        for name, tensor in seams.items():
+            (seam,) = self.model.encoder(name).continuous
+            changed[name] = {key: value[numbers] for key, value in self._prepared(name).items()} | {seam: tensor}
+        values = {name: [some[row] for row in numbers.tolist()] for name, some in self.values.items()}
+        return self._output(numbers, changed, values)
+
+    def _output(
+        self, numbers: Tensor, changed: Mapping[str, Tensors], values: Mapping[str, Sequence[Value | None]]
+    ) -> Tensor:
+        """Return the raw outputs of some rows (n, …), with other inputs and values of some modalities."""
+        inputs: dict[str, Features | Tensors] = {}
+        for name, value in self.inputs.items():
+            if name in changed:
+                inputs[name] = changed[name]
+            elif isinstance(value, Features):
+                inputs[name] = value.rows(numbers)
+            else:
+                inputs[name] = {key: tensor[numbers] for key, tensor in value.items()}
+        texts = {name: self._texts(name, numbers, values) for name in self.model.reads_text}
+        return self.model.outputs(inputs, self.present[numbers], texts)
+
+    def _texts(self, name: str, numbers: Tensor, values: Mapping[str, Sequence[Value | None]]) -> list[str | None]:
+        """Return the texts of some rows, as learners read them."""
+        if name not in values:
+            return [self.rows.text(name, row) for row in numbers.tolist()]
+        columns = [column.type for column in self.rows.schema.of(name)]
+        return [_joined(value, columns) for value in values[name]]
+
+
+def is_differentiable(model: Model) -> bool:
+    """Tell whether a gradient of the outputs says something: not where learners alone answer."""
+    return not isinstance(model, Ensemble) or bool(model.fusion_models)
+
+
+def _encoded_by_all(model: Model) -> set[str]:
+    """Return the modalities of which Features will do in place of prepared tensors."""
+    if isinstance(model, FusionModel):
+        return set(model.modalities)
+    assert isinstance(model, Ensemble)
+    own = {name for member in model.members for name in member.own}
+    return {name for name in model.reads if name not in own and not is_table(model.encoder(name))}
+
+
+def _joined(value: Value | None, columns: Sequence[str]) -> str | None:
+    cells = [cell for cell, type in zip(value or (), columns, strict=False) if type == "text" and cell is not None]
+    return "\n".join(cells) if cells else None
+
+
+def _to(tensors: Tensors, device: torch.device) -> Tensors:
+    return {name: tensor.to(device) for name, tensor in tensors.items()}

@@ -1,0 +1,224 @@
+"""Attacks on fitted models of an image and a recording: real encoders, real files, the command line."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+import polyfuse as pf
+from cli_runner import polyfuse
+from polyfuse.attacks import build_threat
+from polyfuse.attacks.regions import Box
+from polyfuse.attacks.threat import Sample
+from polyfuse.core.errors import InputError, PolyfuseError
+from polyfuse.data.reading import read_table
+from polyfuse.data.rows import Rows, read_rows
+from polyfuse.data.schema import Column
+from polyfuse.robustness import attack_model, threats_of
+from polyfuse.robustness.audit import audit
+from polyfuse.robustness.joint import subsets
+from polyfuse.robustness.scene import Scene
+
+SMALL = {"steps": 8, "rivals": 1, "queries": 5}
+BUDGETS = {"image": "linf:16/255", "audio": "snr:20"}
+
+
+def write(folder: Path, rows: int) -> pd.DataFrame:
+    """Write pictures and tones of three kinds, some of either missing."""
+    drawn = np.random.default_rng(0)
+    made = []
+    for i in range(rows):
+        label = i % 3
+        pixels = drawn.integers(60, 160, (8, 8, 3))
+        pixels[:, 2 * label : 2 * label + 3] += 60
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.png")
+        time = np.arange(1600) / 8000
+        wave = 0.3 * np.sin(2 * np.pi * (400 + 300 * label) * time) + 0.1 * drawn.standard_normal(1600)
+        soundfile.write(folder / f"{i}.wav", wave.clip(-1, 1), 8000)
+        row = {"photo": f"{i}.png", "sound": f"{i}.wav", "kind": "abc"[label]}
+        if i % 10 == 9:
+            row["photo" if i % 20 == 9 else "sound"] = None
+        made.append(row)
+    return pd.DataFrame(made)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with train.csv, test.csv and a model in `run`."""
+    folder = tmp_path_factory.mktemp("attacked")
+    table = write(folder, 150)
+    table[:120].to_csv(folder / "train.csv", index=False)
+    table[120:].to_csv(folder / "test.csv", index=False)
+    settings: dict[str, Any] = {"fusion": "concat", "training": {"epochs": 14, "trackers": []}}
+    pf.Predictor("kind", **settings).fit(folder / "train.csv", out=folder / "run", progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictor(folder: Path) -> pf.Predictor:
+    return pf.load(folder / "run")
+
+
+def rows_of(predictor: pf.Predictor, folder: Path, count: int = 12) -> Rows:
+    table = read_table(folder / "test.csv", media_root=None)
+    return read_rows(table, predictor.schema, training=False, answers=True).subset(range(count))
+
+
+def test_the_joint_attack_is_at_least_as_bad_as_each(predictor: pf.Predictor, folder: Path) -> None:
+    report = predictor.attack(folder / "test.csv", budgets=BUDGETS, options=SMALL, factors=[0.25, 4], progress=False)
+    assert report.clean.value > 0.85
+    assert set(report.subsets) == {"image", "audio", "image + audio"}
+    alone = min(report.subsets["image"].value, report.subsets["audio"].value)
+    assert report.worst.value <= report.subsets["image + audio"].value <= alone <= report.clean.value
+    assert report.worst.value < 0.7
+    assert list(report.curve) == [0.0, 0.25, 1.0, 4.0]
+    assert all(less <= more for more, less in pairwise(report.curve.values()))
+    assert report.curve[4.0] < 0.35
+    assert all(0.9 < budget.used <= 1 for budget in report.budgets.values())
+    assert report.budgets["image"].norm == "L∞"
+    assert "worst case" in str(report)
+    assert json.loads(report.to_json())["subsets"]["image"]["value"] == report.subsets["image"].value
+
+
+def test_what_is_reported_is_what_the_model_says_of_the_values(predictor: pf.Predictor, folder: Path) -> None:
+    rows = rows_of(predictor, folder)
+    device = torch.device("cpu")
+    threats = threats_of(predictor.model, predictor.schema, None, BUDGETS)
+    scene = Scene.of(predictor.model, rows, list(threats), device)
+    damage, _ = scene.damage()
+    problem = scene.problem(threats, scene)
+    torch.testing.assert_close(problem.goal.damage(problem.at_clean), damage, rtol=1e-4, atol=1e-5)
+    moved = {name: region.start(torch.Generator().manual_seed(0)) for name, region in problem.regions.items()}
+    real = {name: region.finished(moved[name]) for name, region in problem.regions.items()}
+    after = scene.moved(real, threats, scene)
+    # The values went through a picture and a recording, and are prepared anew.
+    torch.testing.assert_close(after.damage()[0], problem.goal.damage(problem.output(real)), rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(after.damage()[0], damage)
+    absent = [value is None for value in scene.values["image"]]
+    assert any(absent)
+    assert [value is None for value in after.values["image"]] == absent
+
+
+def test_rows_that_are_left_alone_stay_what_they_are(predictor: pf.Predictor, folder: Path) -> None:
+    rows = rows_of(predictor, folder)
+    threats = threats_of(predictor.model, predictor.schema, ["image"], BUDGETS)
+    scene = Scene.of(predictor.model, rows, list(threats), torch.device("cpu"))
+    problem = scene.problem(threats, scene)
+    still = scene.moved(problem.clean, threats, scene)
+    assert all(one is other for one, other in zip(still.values["image"], scene.values["image"], strict=True))
+
+
+def test_a_value_beyond_its_budget_fails_the_run(
+    predictor: pf.Predictor, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = rows_of(predictor, folder, 4)
+    threats = threats_of(predictor.model, predictor.schema, ["image"], {"image": "linf:0.1"})
+    monkeypatch.setattr(Box, "project", lambda self, x: self.clean + 1.2 * (x - self.clean).clamp(-0.1, 0.1))
+    with pytest.raises(PolyfuseError, match="allows: nothing of this attack can be reported"):
+        attack_model(predictor.model, rows, torch.device("cpu"), threats, "fgsm")
+
+
+@pytest.mark.parametrize(
+    ("name", "type", "options"),
+    [
+        ("linf", "image", {"radius": 0.1}),
+        ("l2", "image", {"radius": 0.5}),
+        ("patch", "image", {"share": 0.1}),
+        ("linf", "audio", {"radius": 0.01}),
+        ("snr", "audio", {"decibels": 20.0}),
+        ("l2", "audio", {}),
+    ],
+)
+def test_excess_is_measured_by_the_definition(name: str, type: Any, options: dict[str, float]) -> None:
+    threat = build_threat({"name": name, **options}, "m", [Column(name="c", type=type)])
+    shape = (1, 3, 10, 10) if type == "image" else (500,)
+    drawn = np.random.default_rng(0)
+    clean = drawn.uniform(0.4, 0.6, shape)
+    direction = drawn.standard_normal(shape)
+    if name == "patch":  # ten pixels are allowed; a pixel counts once, in however many channels it changes
+        for pixels, expected in ((10, 0.0), (20, 1.0)):
+            found = clean.copy()
+            found.reshape(1, 3, 100)[:, :2, :pixels] += 0.1
+            assert threat.excess(Sample((), clean), Sample((), found)) == pytest.approx(expected, abs=1e-4)
+        return
+    length = np.linalg.norm(direction)
+    radius = {
+        "linf": options.get("radius", 0) / np.abs(direction).max(),
+        "l2": options.get("radius", 0.1 * np.linalg.norm(clean)) / length,
+        "snr": np.linalg.norm(clean) / 10 / length,
+    }[name]
+    for factor in (0.5, 0.999, 1.5):
+        found = clean + factor * radius * direction
+        assert threat.excess(Sample((), clean), Sample((), found)) == pytest.approx(factor - 1, abs=1e-4)
+        twice = threat.scaled(2).excess(Sample((), clean), Sample((), found))
+        assert twice == pytest.approx(factor / 2 - 1, abs=1e-4)
+
+
+def test_audit_of_what_was_not_changed(predictor: pf.Predictor, folder: Path) -> None:
+    rows = rows_of(predictor, folder)
+    threats = threats_of(predictor.model, predictor.schema, ["image"], {})
+    values = [rows.value("image", row) for row in range(len(rows))]
+    assert audit(threats["image"], predictor.model.encoder("image"), values, values, "image") == 0
+
+
+def test_subsets() -> None:
+    assert [len(some) for some in subsets(list("abc"), 0)] == [1, 1, 1, 2, 2, 2, 3]
+    many = subsets(list("abcdefgh"), 0)
+    assert frozenset("abcdefgh") in many
+    assert all(frozenset(name) in many for name in "abcdefgh")
+    assert len(many) == len(set(many)) == 8 + 1 + 31
+    assert many == subsets(list("abcdefgh"), 0)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ({"modalities": ["imag"]}, "image"),
+        ({"budgets": {"photo": "linf"}}, "no modality 'photo'"),
+        ({"budgets": {"image": "lin"}}, "linf"),
+        ({"budgets": {"image": "snr:20"}}, "changes audio"),
+        ({"budgets": {"image": "linf:much"}}, "fraction"),
+        ({"budgets": {"image": "linf:-1"}}, "greater than 0"),
+        ({"budgets": {"image": {"name": "linf", "width": 1}}}, "no option 'width'"),
+        ({"budgets": {"image": {"radius": 1}}}, "needs a name"),
+        ({"attack": "ensembl"}, "ensemble"),
+        ({"options": {"step": 3}}, "steps"),
+    ],
+)
+def test_a_wrong_call_is_told_what_is_wrong(
+    predictor: pf.Predictor, folder: Path, call: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        predictor.attack(folder / "test.csv", progress=False, **call)
+
+
+def test_the_command_writes_examples_and_json(folder: Path, tmp_path: Path) -> None:
+    call = ["attack", folder / "run", folder / "test.csv", "--budget", "image=linf:0.2", "--fast"]
+    shown, _ = polyfuse(*call, "--rows", "10", "--examples", tmp_path / "seen", "--json", cwd=tmp_path)
+    report = json.loads(shown)
+    assert report["rows"] == 10
+    assert list(report["subsets"]) == ["image"]
+    examples = json.loads((tmp_path / "seen" / "examples.json").read_text())
+    turned = round(10 * (report["clean"]["value"] - report["worst"]["value"]))
+    assert len(examples) >= turned > 0
+    model = pf.load(folder / "run")
+    table = pd.read_csv(folder / "test.csv")
+    for example in examples:
+        assert example["before"] != example["after"]
+        (file,) = example["changed"]["photo"]
+        assert (tmp_path / "seen" / file).is_file()
+        row = table.loc[int(example["row"])].to_dict()
+        row["photo"] = str(tmp_path / "seen" / file.replace(".png", "-after.png"))
+        row["sound"] = str(folder / row["sound"]) if isinstance(row["sound"], str) else None
+        assert model.predict(row).tolist() == [example["after"]]
+    assert "exists" in polyfuse(*call, "--examples", tmp_path / "seen", cwd=tmp_path, code=2)[1]
+    polyfuse("attack", folder / "run", folder / "test.csv", "--budget", "image", cwd=tmp_path, code=2)
