@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -143,10 +144,11 @@ class Predictor:
             )
         folder = Path(out).absolute() if out is not None else None
         work = _begin(folder, resume=resume, overwrite=overwrite) if folder is not None else None
+        begun = time.monotonic()  # reading a large table takes its part of a time limit
         plan = make_plan(self._given, self._read(data))
         held_out = self._read(validation) if validation is not None else None
         shown = make_progress(progress if processes.first() else False)
-        fitted = fit(plan, validation=held_out, work=work, resume=resume, progress=shown)
+        fitted = fit(plan, validation=held_out, work=work, resume=resume, progress=shown, begun=begun)
         with processes.alone():
             if processes.first():
                 assert fitted is not None
@@ -200,6 +202,7 @@ class Predictor:
             artifact.check_free(folder, overwrite=overwrite)
             study = study or folder.with_name(f"{folder.name}.study.db")
         work = folder.with_name(f"{folder.name}.tuning") if folder is not None else None
+        begun = time.monotonic()
         plan = make_plan(self._given, self._read(data))
         tuned = tune(
             plan,
@@ -210,6 +213,7 @@ class Predictor:
             fixed=set_keys(self._set),
             work=work,
             progress=make_progress(progress),
+            begun=begun,
         )
         self._take(tuned.fitted, plan.schema, folder, work, overwrite=overwrite, tuning=tuned.about)
         return self

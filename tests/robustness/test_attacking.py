@@ -29,7 +29,7 @@ from polyfuse.robustness.joint import subsets
 from polyfuse.robustness.scene import Scene
 
 SMALL = {"steps": 8, "rivals": 1, "queries": 5}
-BUDGETS = {"image": "linf:16/255", "audio": "snr:20"}
+BUDGETS = {"image": "linf:40/255", "audio": "snr:10"}
 
 
 def write(folder: Path, rows: int) -> pd.DataFrame:

@@ -32,6 +32,7 @@ def fit(
     work: Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    begun: float | None = None,
 ) -> Fitted | None:
     """Train the model of a plan.
 
@@ -45,11 +46,12 @@ def fit(
         work: a folder for the checkpoint and the trackers; None keeps neither.
         resume: go on from the checkpoint there, if there is one.
         progress: shows how far it is.
+        begun: time.monotonic() from which a time limit counts; now when left out.
 
     Raises:
         DataError: with every problem found in the tables.
     """
-    begun = time.monotonic()
+    begun = time.monotonic() if begun is None else begun
     progress = progress or Silent()
     logs = work / "logs" if work is not None else None
     accelerator = make_accelerator(default_device(), plan.recipe.training.trackers, logs)

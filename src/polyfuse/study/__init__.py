@@ -61,6 +61,7 @@ def tune(
     fixed: Collection[str] = (),
     work: Path | None = None,
     progress: Progress | None = None,
+    begun: float | None = None,
 ) -> Tuned:
     """Try recipes around that of a plan, and fit the best one.
 
@@ -77,6 +78,7 @@ def tune(
         fixed: dotted keys of the recipe that stay as they are.
         work: a folder for the checkpoint and the trackers of the last fit.
         progress: shows how far it is.
+        begun: time.monotonic() from which the time limit counts; now when left out.
 
     Raises:
         DataError: with every problem found in the table.
@@ -84,7 +86,7 @@ def tune(
         PolyfuseError: no trial came to an end.
         MissingExtra: Optuna is not installed.
     """
-    begun, progress = time.monotonic(), progress or Silent()
+    begun, progress = time.monotonic() if begun is None else begun, progress or Silent()
     optuna()
     if processes.started() > 1:
         raise InputError(f"{processes.started()} processes were started, and a search runs in one: leave torchrun out")
