@@ -113,6 +113,22 @@ class Rival(Wrong):
 
 
 @dataclass(frozen=True)
+class Apart(Goal):
+    """Classification: another distribution than the one at the clean inputs, whose logits are `truth`.
+
+    damage = KL(p ‖ p') = Σ_c p_c (log p_c - log p'_c), what TRADES attacks (Zhang et al. 2019).
+    """
+
+    def damage(self, output: Tensor) -> Tensor:
+        """Return the divergence."""
+        return F.kl_div(output.log_softmax(1), self.truth.log_softmax(1), reduction="none", log_target=True).sum(1)
+
+    def reached(self, output: Tensor) -> Tensor:
+        """Return no row."""
+        return torch.zeros_like(output[:, 0], dtype=torch.bool)
+
+
+@dataclass(frozen=True)
 class Towards(Goal):
     """Classification: one label, as `truth` names it for each row. damage = z_t - max_{j≠t} z_j."""
 

@@ -19,6 +19,7 @@ from polyfuse.data.rows import Rows
 from polyfuse.fitting.estimate import encoding_seconds, in_time
 from polyfuse.fitting.job import Job
 from polyfuse.fitting.sources import sources_of
+from polyfuse.fitting.threats import threats_of_training
 from polyfuse.learners.learner import Array
 from polyfuse.metrics.metric import Metric
 from polyfuse.model import FusionModel
@@ -120,6 +121,8 @@ def fit_whole(job: Job, recipe: Recipe, *, deadline: float | None = None, stage:
             log=job.log,
             progress=job.progress,
             deadline=None if math.isinf(deadline) else deadline,
+            threats=threats_of_training(recipe, built, job.plan.schema),
+            adversarial=recipe.adversarial,
         )
         outcome = trainer.run(resume=job.resume)
     return Whole(built, outcome, rows, job.other or rows, held, scored(built.model, validation, device)[1])

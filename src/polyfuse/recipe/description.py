@@ -8,13 +8,16 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BeforeValidator, Field
 
+from polyfuse.attacks.goals import GOALS
 from polyfuse.core.errors import InputError, RecipeError, nearest
 from polyfuse.data.augmentation import build_augmentations
 from polyfuse.data.schema import ColumnTask, Schema, Strict, Target
 from polyfuse.encoders import ENCODERS, default_encoder
+from polyfuse.fusion import FUSIONS
 from polyfuse.heads import HEADS
 from polyfuse.heads.several import check_weights, part_heads
 from polyfuse.recipe.component import Component
+from polyfuse.training.adversarial import AdversarialSettings
 from polyfuse.training.settings import TrainingSettings
 from polyfuse.tuning import TUNINGS
 
@@ -103,6 +106,9 @@ class Recipe(Strict):
         augmentation: by modality, what changes its values at random in training, where its encoder moves; "auto" trains
             once without and once with what suits the columns, and keeps what is better on rows kept aside. "none" is
             off, as with the preset "fast", and where a fusion is named.
+        adversarial: who changes inputs in training, and how, so that the model learns to resist; a fusion that is not
+            named is "concat" then.
+        robust: the same with its defaults.
         data: how the table is read and split.
         training: how the model is trained.
     """
@@ -116,6 +122,8 @@ class Recipe(Strict):
     head: Component | None = None
     tuning: Component | dict[str, Component] = Field(default_factory=dict)
     augmentation: dict[str, list[Component]] | Literal["auto", "none"] | None = None
+    adversarial: AdversarialSettings | None = None
+    robust: bool = False
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
 
@@ -131,6 +139,8 @@ class Recipe(Strict):
             "head": self.head.as_data() if self.head else None,
             "tuning": _tuning_data(self.tuning),
             "augmentation": _augmentation_data(self.augmentation),
+            "adversarial": self.adversarial.model_dump(mode="json", exclude_none=True) if self.adversarial else None,
+            "robust": self.robust or None,
             "data": self.data.model_dump(mode="json", exclude_none=True),
             "training": self.training.model_dump(mode="json", exclude_none=True),
         }
@@ -161,7 +171,10 @@ class Recipe(Strict):
         for name in self.tuning if isinstance(self.tuning, dict) else {}:
             if name not in own:
                 raise RecipeError(f"tuning.{name}: there is no such modality with an encoder; {nearest(name, own)}")
-        fusion = self.fusion
+        adversarial = self.adversarial or (AdversarialSettings() if self.robust else None)
+        fusion = Component(name="concat") if adversarial is not None and self.fusion.name == "auto" else self.fusion
+        if adversarial is not None:
+            _check_adversarial(adversarial, fusion, target=schema.target, training=self.training)
         if fusion.name == "auto" and self.preset == "fast":
             fusion = Component.model_validate({"name": "auto", **FAST, **fusion.options})
         target = schema.target
@@ -172,15 +185,16 @@ class Recipe(Strict):
             "tuning": tuning,
             "head": _head_of(self.head, target),
             "fusion": fusion,
+            "adversarial": adversarial,
         }
-        filled["augmentation"] = self._augmentation(tuning, modalities, schema)
+        searching = fusion.name == "auto" and self.preset != "fast"
+        filled["augmentation"] = self._augmentation(tuning, modalities, schema, searching=searching)
         return self.model_copy(update=filled)
 
     def _augmentation(
-        self, tuning: Mapping[str, Component], modalities: Mapping[str, Modality], schema: Schema
+        self, tuning: Mapping[str, Component], modalities: Mapping[str, Modality], schema: Schema, *, searching: bool
     ) -> dict[str, list[Component]] | Literal["auto", "none"]:
         if not isinstance(self.augmentation, dict):
-            searching = self.fusion.name == "auto" and self.preset != "fast"
             return self.augmentation or ("auto" if searching else "none")
         for name, some in self.augmentation.items():
             if name not in modalities:
@@ -201,6 +215,29 @@ class Recipe(Strict):
         if "checkpoint" not in ENCODERS.options(encoder.name):
             return Component(name="full")
         return Component(name="last" if self.preset == "best" else "frozen")
+
+
+def _check_adversarial(
+    adversarial: AdversarialSettings, fusion: Component, *, target: Target, training: TrainingSettings
+) -> None:
+    """Check that training can be adversarial.
+
+    Raises:
+        RecipeError: with what is in the way.
+    """
+    if fusion.name not in FUSIONS:
+        raise RecipeError(f"adversarial: {fusion.name!r} is not trained by gradients; name a fusion, e.g. concat")
+    if target.task not in GOALS:
+        raise RecipeError(f"adversarial: attacks know {', '.join(GOALS)}, and the task is {target.task}; leave it out")
+    if adversarial.method in ("trades", "mart") and target.task != "classification":
+        raise RecipeError(f"adversarial.method: {adversarial.method!r} is of a classification; take pgd or nfgsm")
+    if adversarial.method not in ("trades", "mart") and adversarial.trade > 1:
+        raise RecipeError(
+            f"adversarial.weight: {adversarial.trade:g} given: with {adversarial.method!r} it is a share, from 0 to 1"
+        )
+    for name, wanted in (("mixup", 0.0), ("sharding", "none")):
+        if getattr(training, name) != wanted:
+            raise RecipeError(f"training.{name}: it does not go with adversarial training; leave it at {wanted}")
 
 
 def _head_of(head: Component | None, target: Target) -> Component:

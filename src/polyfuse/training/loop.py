@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from polyfuse.attacks.threat import Threat
 from polyfuse.core import processes
 from polyfuse.core.contract import Encoder, Head, Tuning
 from polyfuse.core.errors import PolyfuseError
@@ -23,6 +24,7 @@ from polyfuse.core.types import Batch, Tensors
 from polyfuse.data.batches import Batches
 from polyfuse.metrics import METRICS, Metric
 from polyfuse.model import FusionModel, Mix
+from polyfuse.training.adversarial import AdversarialSettings, Adversary
 from polyfuse.training.checkpoints import Checkpoint, Checkpoints, random_states, set_random_states
 from polyfuse.training.optimization import make_optimizer, schedule, trained_parameters
 from polyfuse.training.parallel import Replica, Step, part_of, spread
@@ -32,6 +34,8 @@ Reason = Literal["all epochs done", "no better for a while", "time limit", "inte
 Log = Callable[[dict[str, float], int], None]
 Array: TypeAlias = NDArray[Any]
 _VALIDATION_BATCH = 256
+_WATCHED = 256  # validation rows that are attacked after each epoch
+KINDS = ("validation", "robust")
 _GROUP = 16  # batches among whose rows those of like length meet
 
 
@@ -83,6 +87,8 @@ class Trainer:
         log: takes the figures of an epoch, and the number of updates so far.
         progress: shows how far it is.
         deadline: time.monotonic() at which training ends.
+        threats: to some modalities, where training is to be adversarial.
+        adversarial: how, with them.
     """
 
     def __init__(
@@ -99,10 +105,16 @@ class Trainer:
         log: Log | None = None,
         progress: Progress | None = None,
         deadline: float | None = None,
+        threats: Mapping[str, Threat] | None = None,
+        adversarial: AdversarialSettings | None = None,
     ) -> None:
         self.training, self.validation, self.settings, self.accelerator = training, validation, settings, accelerator
         self.model = model
         self._replica = Replica(model, tunings, settings.sharding, accelerator.device)
+        self._adversary: Adversary | None = None
+        if adversarial is not None:
+            self._adversary = Adversary(self._replica.model, threats or {}, adversarial, settings.seed)
+            self._replica.face(self._adversary)
         self.metric = metric or METRICS[settings.metric or model.head.metrics[0]]
         self._checkpoints, self._log, self._progress = checkpoints, log, progress or Silent()
         self._deadline = deadline
@@ -114,7 +126,11 @@ class Trainer:
             group["base"] = group["lr"]
         self._batch_size = settings.batch_size * processes.count()
         self._batches = math.ceil(len(training) / self._batch_size)
-        self._updates_per_epoch = math.ceil(self._batches / settings.accumulate)
+        self._replays = adversarial.replays if adversarial is not None else 1
+        self._last = math.ceil(
+            settings.epochs / self._replays
+        )  # a replayed batch counts as often as it is gone through
+        self._updates_per_epoch = math.ceil(self._batches * self._replays / settings.accumulate)
         self._state, self._best, self._lengths = _State(), Tensors(), training.lengths()
         self._interrupted = False
 
@@ -132,7 +148,7 @@ class Trainer:
         state = self._state
         if processes.rank():  # its rows are not those of the first, and nor is what is dropped from them
             torch.manual_seed(_drawn(self.settings.seed, processes.rank(), state.updates).integers(2**63).item())
-        total = self.settings.epochs * self._updates_per_epoch
+        total = self._last * self._updates_per_epoch
         for encoder, tuning in self._tunings:
             tuning.begin(encoder, total)
         with interruptible(self._interrupt), self._progress.bar("Training", total) as bar:
@@ -151,8 +167,9 @@ class Trainer:
 
     def _epochs(self, bar: Bar) -> Reason:
         state = self._state
-        while state.epoch < self.settings.epochs:
-            if state.epoch - state.best_epoch >= self.settings.patience:
+        while state.epoch < self._last:
+            # What resists is learned late, when the steps are small.
+            if self._adversary is None and state.epoch - state.best_epoch >= self.settings.patience:
                 return "no better for a while"
             reason = self._epoch(bar)
             if reason is not None:
@@ -183,13 +200,19 @@ class Trainer:
             mix = _mix(len(mine), settings.mixup, drawn)
             group = min(settings.accumulate, len(order) - state.batch // settings.accumulate * settings.accumulate)
             ends = (state.batch + 1) % settings.accumulate == 0 or state.batch + 1 == len(order)
+            attacked = None
+            if self._adversary is not None:
+                number, batches = state.epoch * len(order) + state.batch, len(order) * self._last
+                attacked = self._adversary.attacked(replace(batch, present=present), number, batches)
             with self._replica.accumulating(last=ends):
-                loss, total = self._replica.step(batch.inputs, present, batch.target, mix)
+                loss, total = self._replica.step(batch.inputs, present, batch.target, mix, attacked)
                 summed = float(processes.total(loss.detach().double() * counted))
                 if not math.isfinite(summed):
                     return "diverged"
                 # Averaged over processes, each row counts the same.
                 self.accelerator.backward(total * (counted * processes.count() / len(rows) / group))
+            if self._adversary is not None:
+                self._adversary.learned()
             state.batch += 1
             state.loss += summed
             if ends:
@@ -222,10 +245,10 @@ class Trainer:
             group = np.arange(len(shuffled)) // (self._batch_size * _GROUP)
             shuffled = shuffled[np.lexsort((lengths, group))]
         batches = [part.tolist() for part in np.array_split(shuffled, self._batches)]
-        return [batches[i] for i in generator.permutation(len(batches))]
+        return [batches[i] for i in generator.permutation(len(batches)) for _ in range(self._replays)]
 
     def _update(self) -> None:
-        factor = schedule(self._state.updates, self.settings.epochs * self._updates_per_epoch, self.settings)
+        factor = schedule(self._state.updates, self._last * self._updates_per_epoch, self.settings)
         for group in self._optimizer.param_groups:
             group["lr"] = group["base"] * factor
         self.accelerator.clip_grad_norm_(self._trained, self.settings.clip)
@@ -245,11 +268,26 @@ class Trainer:
         )
         value = self.metric.function(y_true, y_score)
         state = self._state
+        figures = {"validation_loss": loss, f"validation_{self.metric.name}": value}
         if not math.isfinite(loss):
-            return {"validation_loss": loss, f"validation_{self.metric.name}": value}
+            return figures
+        if self._adversary is not None:
+            value = figures[f"robust_{self.metric.name}"] = self._robust(self._adversary)
+            if self._best and self._adversary.collapsed(value, state.best):
+                self._replica.load(self._best)
         if not self._best or self._rank(value, loss) > self._rank(state.best, state.best_loss):
             self._keep(value, loss)
-        return {"validation_loss": loss, f"validation_{self.metric.name}": value}
+        return figures
+
+    def _robust(self, adversary: Adversary) -> float:
+        """Return the metric on some of the validation rows under a plain attack."""
+        assert self.validation is not None
+        batch = self.validation[range(min(_WATCHED, len(self.validation)))].to(self.accelerator.device)
+        assert batch.target is not None
+        inputs, model = adversary.watched(batch), self._replica.model
+        with torch.no_grad():
+            scores = model.head.scores(model(inputs, batch.present))
+        return self.metric.function(model.head.truth(batch.target).cpu().numpy(), scores.cpu().numpy())
 
     def _keep(self, value: float, loss: float) -> None:
         state = self._state
@@ -264,7 +302,10 @@ class Trainer:
     def _note(self) -> str:
         """Say where the run is, in a few words."""
         state = self._state
-        epoch = f"epoch {min(state.epoch + 1, self.settings.epochs)}/{self.settings.epochs}"
+        epoch = f"epoch {min(state.epoch + 1, self._last)}/{self._last}"
+        if self._adversary is not None and state.history:
+            clean, robust = (state.history[-1].get(f"{kind}_{self.metric.name}", math.nan) for kind in KINDS)
+            return f"{epoch}, {self.metric.name} {clean:.4g}, under attack {robust:.4g}"
         return epoch if math.isnan(state.best) else f"{epoch}, best {self.metric.name} {state.best:.4g}"
 
     def _interrupt(self) -> None:

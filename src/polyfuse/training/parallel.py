@@ -22,6 +22,7 @@ from polyfuse.core.errors import InputError
 from polyfuse.core.types import Inputs, Tensors
 from polyfuse.layers.anatomy import blocks_of
 from polyfuse.model import FusionModel, Mix
+from polyfuse.training.adversarial import Adversary, adversarial_loss
 
 Part = TypeVar("Part")
 Made = TypeVar("Made")
@@ -33,18 +34,28 @@ class Step(nn.Module):
     Args:
         model: in training.
         tunings: encoders of the model, each with its tuning.
+
+    Attributes:
+        adversary: who has changed inputs that are given beside the clean ones.
     """
+
+    adversary: Adversary | None = None
 
     def __init__(self, model: FusionModel, tunings: Sequence[tuple[Encoder, Tuning]] = ()) -> None:
         super().__init__()
         self.model, self.tunings = model, tuple(tunings)
 
-    def forward(self, inputs: Inputs, present: Tensor, target: Tensor, mix: Mix | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, inputs: Inputs, present: Tensor, target: Tensor, mix: Mix | None = None, attacked: Inputs | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the mean loss, and in training the same with what tunings add, else the scores (batch, …)."""
         if not self.training:
             output = self.model(inputs, present)
             return self.model.head.loss(output, target), self.model.head.scores(output)
-        loss = self.model.loss(inputs, present, target, mix)
+        if attacked is None or self.adversary is None:
+            loss = self.model.loss(inputs, present, target, mix)
+        else:
+            loss = adversarial_loss(self.model, inputs, attacked, present, target, self.adversary.settings)
         penalties = [tuning.penalty(encoder) for encoder, tuning in self.tunings]
         return loss, sum((penalty for penalty in penalties if penalty is not None), loss)
 
@@ -80,13 +91,18 @@ class Replica:
             own = [cast("Encoder", model.encoders[place]) for place in places]
             tunings = [(encoder, tuning) for encoder, (_, tuning) in zip(own, tunings, strict=True)]
         self.model, self.tunings = model.to(device), tuple(tunings)
-        self.step: nn.Module = Step(self.model, self.tunings)
+        self._inner = Step(self.model, self.tunings)
+        self.step: nn.Module = self._inner
         self.scoring = self.step
         if self._sharded:
             _shard(self.step, self.model, device)
         elif processes.count() > 1:
             ids = [device.index] if device.type == "cuda" else None
             self.step = DistributedDataParallel(self.step, device_ids=ids, find_unused_parameters=True)
+
+    def face(self, adversary: Adversary) -> None:
+        """Let training be adversarial from now on."""
+        self._inner.adversary = adversary
 
     def accumulating(self, *, last: bool) -> AbstractContextManager[object]:
         """Return the context of a forward and backward pass; gradients meet in the last one of an update."""

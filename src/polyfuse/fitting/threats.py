@@ -1,0 +1,44 @@
+"""What a model is trained against."""
+
+from __future__ import annotations
+
+from polyfuse.attacks import build_threat, default_threat
+from polyfuse.attacks.threat import Threat
+from polyfuse.core.errors import RecipeError, nearest
+from polyfuse.data.schema import Schema
+from polyfuse.recipe import Built, Recipe
+
+
+def threats_of_training(recipe: Recipe, built: Built, schema: Schema) -> dict[str, Threat]:
+    """Return the threats that a model is trained against.
+
+    Raises:
+        RecipeError: a modality cannot be attacked while it is trained.
+    """
+    if recipe.adversarial is None:
+        return {}
+    budgets = recipe.adversarial.budgets
+    threats = {}
+    for name in schema.modalities if budgets is None else budgets:
+        if name not in schema.modalities:
+            raise RecipeError(f"adversarial.budgets: there is no modality {name!r}; {nearest(name, schema.modalities)}")
+        columns, encoder = schema.of(name), built.model.encoder(name)
+        choice = default_threat(columns) if budgets is None else budgets[name]
+        resting = name in built.cached
+        if budgets is None and (choice is None or resting or not encoder.continuous):
+            continue
+        threat = build_threat(choice, name, columns) if choice is not None else None
+        if threat is None or not threat.continuous or not encoder.continuous:
+            raise RecipeError(f"adversarial.budgets: the encoder of {name!r} has no continuous input; leave it out")
+        if resting:
+            raise RecipeError(
+                f"adversarial.budgets: the encoder of {name!r} rests, so that what it says of a value is computed once;"
+                f" tune it, e.g. tuning: {{{name}: full}}, or leave it out"
+            )
+        threats[name] = threat
+    if not threats:
+        raise RecipeError(
+            "adversarial: none of the modalities has a continuous input and an encoder that is trained; give an image,"
+            " a recording or a vector, with tuning: full"
+        )
+    return threats

@@ -1,0 +1,254 @@
+"""Adversarial training: the model learns from inputs that an attack on it has just found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from polyfuse.attacks.goals import Apart, Goal, goal_of
+from polyfuse.attacks.gradient import PGDAttack
+from polyfuse.attacks.problem import Point, Problem
+from polyfuse.attacks.threat import Seam, Threat
+from polyfuse.core.options import Count, Share
+from polyfuse.core.types import Batch, Features, Inputs, Tensors
+from polyfuse.data.schema import Strict
+from polyfuse.model import FusionModel
+
+Method = Literal["pgd", "fgsm_rs", "nfgsm", "free", "trades", "mart"]
+ONE_STEP = frozenset({"fgsm_rs", "nfgsm", "free"})
+_WEIGHTS: dict[str, float] = {"trades": 6.0, "mart": 5.0}
+_WATCHED = PGDAttack(steps=10)
+_COLLAPSE = 0.2  # fall of the robust metric, from one epoch's best, that is taken for catastrophic overfitting
+_AFTERWARDS = 3  # steps of PGD with which training goes on then
+
+
+class AdversarialSettings(Strict):
+    """How a model is trained against an adversary who changes its inputs.
+
+    Attributes:
+        method: "pgd" (Madry et al. 2018); "fgsm_rs" from a random start (Wong et al. 2020) and "nfgsm" from noise twice
+            as wide as the region (de Jorge et al. 2022), both in one step; "free" uses each gradient twice, for the
+            weights and for the input, and replays each batch (Shafahi et al. 2019); "trades" (Zhang et al. 2019) and
+            "mart" (Wang et al. 2020) let the answers at clean and changed inputs agree, of a classification.
+        budgets: by modality, what the adversary may change: "linf:8/255", or a mapping; the defaults when left out.
+        steps: of the attack in pgd, trades and mart; replays of a batch in free.
+        size: of a step, in radii; what suits the method when left out.
+        ramp: share of all updates in which the radii grow from 0: a model that knows nothing yet learns nothing from
+            what is changed as far as allowed.
+        weight: of robustness against clean accuracy. Of trades and mart β, of the others the share of the loss that
+            changed inputs have; 6, 5 and 1 when left out.
+    """
+
+    method: Method = "nfgsm"
+    budgets: dict[str, str | dict[str, Any]] | None = None
+    steps: Count = 7
+    size: Annotated[float, Field(gt=0, le=10)] | None = None
+    ramp: Share = 0.2
+    weight: Annotated[float, Field(ge=0, le=1000)] | None = None
+
+    @property
+    def replays(self) -> int:
+        """How often a batch is gone through."""
+        return self.steps if self.method == "free" else 1
+
+    @property
+    def trade(self) -> float:
+        """The weight, or what stands for it."""
+        return _WEIGHTS.get(self.method, 1.0) if self.weight is None else self.weight
+
+
+@dataclass(eq=False)
+class Adversary:
+    """Changes batches as the method says.
+
+    Args:
+        model: that is trained; attacked as it is at each moment, in evaluation mode.
+        threats: continuous threats to some modalities.
+        settings: the method.
+        seed: of all random numbers.
+    """
+
+    model: FusionModel
+    threats: Mapping[str, Threat]
+    settings: AdversarialSettings
+    seed: int
+    switched: bool = False
+    _carried: Point = field(default_factory=dict)
+    _leaves: Point = field(default_factory=dict)
+    _problem: Problem | None = None
+
+    def attacked(self, batch: Batch, number: int, batches: int) -> Inputs:
+        """Return the batch's inputs as the adversary leaves them.
+
+        Args:
+            batch: on the model's device.
+            number: of the batch, from which the random numbers follow.
+            batches: of the whole training.
+        """
+        random = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
+        factor = min(1.0, (number + 1) / (batches * self.settings.ramp)) if self.settings.ramp else 1.0
+        with _still(self.model):
+            problem = self.problem(batch, factor)
+            x = self._found(problem, random)
+        if self.settings.method == "free":
+            self._problem = problem
+            x = self._leaves = {name: value.requires_grad_() for name, value in x.items()}
+        return _with(self.model, batch.inputs, x)
+
+    def learned(self) -> None:
+        """Take note that the gradient of the loss on the attacked inputs is known: free climbs along it."""
+        if not self._leaves or self._problem is None:
+            return
+        gradient = {name: torch.zeros_like(x) if x.grad is None else x.grad for name, x in self._leaves.items()}
+        size = torch.full((len(self._problem),), self.settings.size or 1.0, device=self._problem.numbers.device)
+        x = self._problem.ascend({name: x.detach() for name, x in self._leaves.items()}, gradient, size)
+        self._carried = {name: x[name] - clean for name, clean in self._problem.clean.items()}
+        self._leaves = {}
+
+    def problem(self, batch: Batch, factor: float = 1.0) -> Problem:
+        """Return the batch as an attack sees it. factor: on all radii."""
+        assert batch.target is not None
+        model, regions = self.model, {}
+        for name, threat in self.threats.items():
+            tensors = batch.inputs[name]
+            assert not isinstance(tensors, Features)
+            scaled = threat if factor == 1 else threat.scaled(factor)
+            regions[name] = scaled.region(Seam.of(model.encoder(name), tensors, []))
+        known: dict[str, Features | Tensors] = dict(batch.inputs)
+        with torch.no_grad():
+            for name in set(model.modalities) - set(self.threats):
+                known[name] = model.encode_one(name, batch.inputs[name], batch.present)
+
+        def outputs(x: Mapping[str, Tensor], numbers: Tensor) -> Tensor:
+            some = {name: _rows(value, numbers) for name, value in known.items()}
+            output: Tensor = model(_with(model, some, x), batch.present[numbers])
+            return output
+
+        numbers = torch.arange(len(batch.present), device=batch.present.device)
+        return Problem(outputs, regions, goal_of(model.head.task, batch.target), numbers)
+
+    def watched(self, batch: Batch) -> Inputs:
+        """Return inputs as a plain attack leaves them, by which robustness is watched."""
+        self.model.eval()
+        return _with(self.model, batch.inputs, _WATCHED(self.problem(batch), seed=self.seed).inputs)
+
+    def collapsed(self, robust: float, best: float) -> bool:
+        """Tell whether one-step training has overfitted to its own step, and go on with several steps if so."""
+        if self.settings.method not in ONE_STEP or not robust < best - _COLLAPSE:
+            return False
+        self.settings = self.settings.model_copy(update={"method": "pgd", "steps": _AFTERWARDS, "size": None})
+        self.switched = True
+        return True
+
+    def _found(self, problem: Problem, random: torch.Generator) -> Point:
+        """Search as the method does."""
+        method, size = self.settings.method, self.settings.size
+        if method == "free":
+            return self._carry(problem)
+        if method in ("pgd", "trades", "mart"):
+            goal: Goal = Apart(problem.at_clean) if method == "trades" else problem.goal
+            attack = PGDAttack(steps=self.settings.steps, size=size)
+            return attack.climb(replace(problem, goal=goal), problem.start(random))
+        full = torch.ones(len(problem), device=problem.numbers.device)
+        if method == "fgsm_rs":
+            x = problem.start(random)
+            gradient, _, _ = problem.gradient(x)
+            return problem.ascend(x, gradient, full * (size or 1.25))
+        # N-FGSM: noise of twice the radius, and neither it nor the step is brought back into the region.
+        noisy = {
+            name: region.clean + 2 * (region.start(random) - region.clean) for name, region in problem.regions.items()
+        }
+        gradient, _, _ = problem.gradient(noisy)
+        return {
+            name: region.ascend(noisy[name], gradient[name], full * (size or 1.0))
+            for name, region in problem.regions.items()
+        }
+
+    def _carry(self, problem: Problem) -> Point:
+        """Return the inputs with what was added to the batch before, as far as rows go."""
+        x = {}
+        for name, clean in problem.clean.items():
+            added = torch.zeros_like(clean)
+            before = self._carried.get(name)
+            if before is not None and before.shape[1:] == clean.shape[1:]:
+                rows = min(len(before), len(clean))
+                added[:rows] = before[:rows]
+            x[name] = clean + added
+        return problem.project(x)
+
+
+def adversarial_loss(
+    model: FusionModel, inputs: Inputs, attacked: Inputs, present: Tensor, target: Tensor, settings: AdversarialSettings
+) -> Tensor:
+    """Return the loss of a batch in adversarial training, a scalar.
+
+    With p and p' the probabilities at clean and changed inputs: trades L(z) + β KL(p ‖ p'); mart
+    -log p'_y - log(1 - max_{k≠y} p'_k) + β (1 - p_y) KL(p ‖ p'); the others (1 - w) L(z) + w L(z').
+
+    Args:
+        model: in training.
+        inputs: of each modality.
+        attacked: the same, as an adversary leaves them.
+        present: (batch, modalities) bool.
+        target: (batch, …).
+        settings: the method, and the weight.
+    """
+    trade = settings.trade
+    if settings.method not in ("trades", "mart"):
+        loss = model.loss(attacked, present, target)
+        return loss if trade >= 1 else trade * loss + (1 - trade) * model.loss(inputs, present, target)
+    clean, changed = model(inputs, present), model(attacked, present)
+    apart = Apart(clean).loss(changed)
+    if settings.method == "trades":
+        return model.head.loss(clean, target) + trade * apart.mean()
+    log = changed.log_softmax(1)
+    rival = log.masked_fill(F.one_hot(target, log.shape[1]).bool(), -torch.inf).amax(1)
+    boosted = -log.gather(1, target[:, None]).squeeze(1) - torch.log1p(-rival.exp().clamp(max=1 - 1e-6))
+    unsure = 1 - clean.softmax(1).gather(1, target[:, None]).squeeze(1)
+    total: Tensor = (boosted + trade * unsure * apart).mean()
+    return total
+
+
+@contextmanager
+def _still(model: FusionModel) -> Iterator[None]:
+    """Let a model in training answer without chance, and learn nothing from being asked, as long as the block runs.
+
+    Batch normalisation goes on to use the statistics of the batch, as in the step that follows: the running ones are
+    far from them while a model learns fast.
+    """
+    training = model.training
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
+    kept = [module.momentum for module in norms]
+    model.eval()
+    for module in norms:
+        module.train()
+        module.momentum = 0.0
+    try:
+        yield
+    finally:
+        for module, momentum in zip(norms, kept, strict=True):
+            module.momentum = momentum
+        model.train(training)
+
+
+def _with(model: FusionModel, inputs: Inputs, x: Mapping[str, Tensor]) -> dict[str, Features | Tensors]:
+    """Return inputs with other continuous tensors."""
+    changed: dict[str, Features | Tensors] = dict(inputs)
+    for name, tensor in x.items():
+        (seam,) = model.encoder(name).continuous
+        prepared = inputs[name]
+        assert not isinstance(prepared, Features)
+        changed[name] = {**prepared, seam: tensor}
+    return changed
+
+
+def _rows(value: Features | Tensors, numbers: Tensor) -> Features | Tensors:
+    return value.rows(numbers) if isinstance(value, Features) else {key: some[numbers] for key, some in value.items()}
