@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from polyfuse.data.augmentation import AUGMENTATIONS
-from polyfuse.data.augmentation.text import _KEYS, TextAugmentation, _clusters
+from polyfuse.data.augmentation.text import TextAugmentation
+from polyfuse.data.letters import KEYS, clusters
 from polyfuse.data.schema import Column
 
 COLUMN = Column(name="note", type="text")
@@ -86,26 +85,16 @@ def test_a_single_error_is_one_of_the_four() -> None:
         elif len(found) == 3:
             kinds["as well"] += 1
             extra = found[1] if found[0] == "g" and found[2] == "h" else found[2]
-            assert extra in _KEYS["g"] + _KEYS["h"]
+            assert extra in KEYS["g"] + KEYS["h"]
         elif found == "hg":
             kinds["swapped"] += 1
         else:
             kinds["instead"] += 1
-            assert (found[0] in _KEYS["g"] and found[1] == "h") or (found[0] == "g" and found[1] in _KEYS["h"])
+            assert (found[0] in KEYS["g"] and found[1] == "h") or (found[0] == "g" and found[1] in KEYS["h"])
     total = sum(kinds.values())
     assert total > 300
     # Hit on g beside: "hh" is as a replacement; the four are alike up to such chances.
     assert min(kinds.values()) > 0.17 * total
-
-
-@pytest.mark.parametrize(("letter", "near"), [("g", "bfhtvy"), ("q", "aw"), ("p", "lo"), ("a", "qswz"), ("m", "jkn")])
-def test_keys_that_touch(letter: str, near: str) -> None:
-    assert "".join(sorted(_KEYS[letter])) == near
-
-
-def test_keys_touch_each_other() -> None:
-    assert set(_KEYS) == set("abcdefghijklmnopqrstuvwxyz")
-    assert all(letter in _KEYS[near] for letter, some in _KEYS.items() for near in some)
 
 
 def test_case_is_kept_by_the_key_beside() -> None:
@@ -120,9 +109,9 @@ def test_digits_signs_and_emoji_stay(text: str) -> None:
 
 def test_a_letter_keeps_its_marks() -> None:
     text = "cafe\u0301 nai\u0308ve \u0928\u092e\u0938\u094d\u0924\u0947"
-    whole = set(_clusters(text))
+    whole = set(clusters(text))
     for seed in range(100):
-        found = _clusters(augmented("typos", text, seed, rate=0.4))
+        found = clusters(augmented("typos", text, seed, rate=0.4))
         marked = [part for part in found if len(part) > 1]
         assert all(part in whole for part in marked)
 
@@ -130,17 +119,6 @@ def test_a_letter_keeps_its_marks() -> None:
 def test_scripts_without_keys_are_doubled_swapped_or_left_out() -> None:
     for seed in range(100):
         assert set(augmented("typos", "привет мир", seed, rate=0.5)) <= set("привет мир")
-
-
-@given(st.text())
-def test_clusters_are_the_text(text: str) -> None:
-    parts = _clusters(text)
-    assert "".join(parts) == text
-    assert all(parts)
-
-
-def test_clusters_hold_together_what_a_reader_sees_as_one() -> None:
-    assert _clusters("e\u0301👍🏽👩‍👩‍👧x") == ["e\u0301", "👍🏽", "👩‍👩‍👧", "x"]
 
 
 class Blanking(TextAugmentation):

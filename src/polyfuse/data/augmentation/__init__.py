@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from polyfuse.core.errors import InputError, nearest
 from polyfuse.core.registry import Registry
 from polyfuse.data.augmentation.contract import Augmentation
+from polyfuse.data.choosing import unread
 from polyfuse.data.schema import Column, ColumnType, Task
 
 AUGMENTATIONS: Registry[Augmentation] = Registry(
@@ -79,7 +80,7 @@ def build_augmentations(chosen: Sequence[Choice], columns: Sequence[Column]) -> 
             reads = AUGMENTATIONS[name].reads
         fitting = [i for i, column in enumerate(columns) if column.type in reads]
         if not fitting:
-            raise InputError(_unread(name, reads, columns))
+            raise InputError(unread(AUGMENTATIONS, name, reads, columns))
         for i in fitting:
             made[i].append(
                 choice if isinstance(choice, Augmentation) else AUGMENTATIONS.build(name, options, columns[i])
@@ -103,11 +104,3 @@ def _read(choice: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             rule = error.errors()[0]["msg"]
             raise InputError(f"augmentations: {name}.{option}: {given!r:.80} given: {rule}") from error
     return name, options
-
-
-def _unread(name: str, reads: frozenset[str], columns: Sequence[Column]) -> str:
-    types = {column.type for column in columns}
-    others = [other for other in AUGMENTATIONS if AUGMENTATIONS[other].reads & types]
-    listed = ", ".join(f"{column.name} ({column.type})" for column in columns) or "none"
-    advice = f"choose from {', '.join(others)}" if others else "leave it out"
-    return f"augmentations: {name!r} reads {', '.join(sorted(reads))}, and the columns here are {listed}; {advice}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from abc import abstractmethod
 from typing import Annotated, Any, ClassVar
 
@@ -12,10 +10,8 @@ from annotated_types import Ge, Le
 
 from polyfuse.core.options import Share
 from polyfuse.data.augmentation.contract import Augmentation, Other
+from polyfuse.data.letters import WORD, beside, clusters, unblanked
 from polyfuse.data.schema import Column
-
-_WORD = re.compile(r"\S+\s*")
-_JOINER = "\u200d"
 
 
 class TextAugmentation(Augmentation):
@@ -25,11 +21,7 @@ class TextAugmentation(Augmentation):
 
     def __call__(self, cell: Any, random: np.random.Generator, other: Other) -> str:
         """Change a text."""
-        text: str = cell
-        if not text.strip():
-            return text
-        changed = self.change(text, random)
-        return changed if changed.strip() else text
+        return unblanked(cell, lambda text: self.change(text, random))
 
     @abstractmethod
     def change(self, text: str, random: np.random.Generator) -> str:
@@ -52,7 +44,7 @@ class WordDropAugmentation(TextAugmentation):
 
     def change(self, text: str, random: np.random.Generator) -> str:
         """Leave words out, each with the blanks after it."""
-        words = _WORD.findall(text)
+        words = WORD.findall(text)
         stays = random.random(len(words)) >= self.share
         if stays.all():
             return text
@@ -79,7 +71,7 @@ class TyposAugmentation(TextAugmentation):
 
     def change(self, text: str, random: np.random.Generator) -> str:
         """Mistype."""
-        typed = _clusters(text)
+        typed = clusters(text)
         hit = np.flatnonzero(random.random(len(typed)) < self.rate)
         kinds = random.integers(4, size=len(hit))
         for i, kind in zip(hit.tolist(), kinds.tolist(), strict=True):
@@ -88,54 +80,11 @@ class TyposAugmentation(TextAugmentation):
             if kind == 0:
                 typed[i] = ""
             elif kind == 1:
-                typed[i] += _beside(typed[i], random)
+                typed[i] += beside(typed[i], random)
             elif kind == 2:
-                typed[i] = _beside(typed[i], random, otherwise=typed[i] * 2)
+                typed[i] = beside(typed[i], random, otherwise=typed[i] * 2)
             elif i + 1 < len(typed) and typed[i + 1][:1].isalpha():
                 typed[i], typed[i + 1] = typed[i + 1], typed[i]
             elif i > 0 and typed[i - 1][:1].isalpha():
                 typed[i], typed[i - 1] = typed[i - 1], typed[i]
         return "".join(typed)
-
-
-def _clusters(text: str) -> list[str]:
-    """Split a text into characters as a reader sees them: marks, and what a joiner joins, stay with their letter."""
-    if text.isascii():
-        return list(text)
-    found: list[str] = []
-    for sign in text:
-        belongs = sign == _JOINER or unicodedata.category(sign)[0] == "M" or "\U0001f3fb" <= sign <= "\U0001f3ff"
-        if found and (belongs or found[-1][-1] == _JOINER):
-            found[-1] += sign
-        else:
-            found.append(sign)
-    return found
-
-
-def _neighbours() -> dict[str, str]:
-    """Return, for each letter key of a QWERTY keyboard, the letters that touch it."""
-    places = {
-        letter: (i + shift, row)
-        for row, (shift, letters) in enumerate(((0.0, "qwertyuiop"), (0.25, "asdfghjkl"), (0.75, "zxcvbnm")))
-        for i, letter in enumerate(letters)
-    }
-    return {
-        letter: "".join(
-            near
-            for near, (left, upper) in places.items()
-            if near != letter and abs(left - x) <= 1 and abs(upper - y) <= 1
-        )
-        for letter, (x, y) in places.items()
-    }
-
-
-_KEYS = _neighbours()
-
-
-def _beside(letter: str, random: np.random.Generator, otherwise: str | None = None) -> str:
-    """Return a letter on a key beside this one's, in the same case."""
-    keys = _KEYS.get(letter.lower())
-    if keys is None:
-        return letter if otherwise is None else otherwise
-    near = keys[random.integers(len(keys))]
-    return near.upper() if letter.isupper() else near
