@@ -225,17 +225,20 @@ def _still(model: FusionModel) -> Iterator[None]:
     far from them while a model learns fast.
     """
     training = model.training
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
-    kept = [module.momentum for module in norms]
+    norms = [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.training and module.track_running_stats
+    ]
     model.eval()
     for module in norms:
         module.train()
-        module.momentum = 0.0
+        module.track_running_stats = False
     try:
         yield
     finally:
-        for module, momentum in zip(norms, kept, strict=True):
-            module.momentum = momentum
+        for module in norms:
+            module.track_running_stats = True
         model.train(training)
 
 

@@ -1,0 +1,240 @@
+"""Adversarial training: its formulas, its cost in passes, and that what comes out resists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import polyfuse as pf
+from polyfuse.attacks import build_threat
+from polyfuse.core.errors import PolyfuseError, RecipeError
+from polyfuse.core.types import Batch
+from polyfuse.data.schema import Column, Target
+from polyfuse.encoders.convnet import ConvnetEncoder
+from polyfuse.fusion import FUSIONS
+from polyfuse.heads import HEADS
+from polyfuse.model import FusionModel
+from polyfuse.training.adversarial import AdversarialSettings, Adversary, Method, adversarial_loss
+
+Find = Callable[[str], str]
+METHODS: list[Method] = ["pgd", "fgsm_rs", "nfgsm", "free", "trades", "mart"]
+LABELS = 3
+COLUMN = Column(name="image", type="image", size=8)
+
+
+def small_model(seed: int = 0) -> FusionModel:
+    torch.manual_seed(seed)
+    encoder = ConvnetEncoder([COLUMN], width=4, dropout=0.0)
+    target = Target(name="y", task="classification", levels=list(range(LABELS)), frequencies=[1 / LABELS] * LABELS)
+    head = HEADS.build("classification", {"dropout": 0.0}, 8, target)
+    fusion = FUSIONS.build("concat", {"dim": 8, "dropout": 0.0}, {"image": encoder.dim})
+    return FusionModel({"image": encoder}, fusion, head)
+
+
+def small_batch(rows: int = 6) -> Batch:
+    drawn = torch.Generator().manual_seed(1)
+    pixels = torch.randint(256, (rows, 1, 3, 8, 8), generator=drawn) / 255
+    inputs = {"image": {"pixels": pixels, "mask": torch.ones(rows, 1, dtype=torch.bool)}}
+    return Batch(inputs, torch.ones(rows, 1, dtype=torch.bool), torch.arange(rows) % LABELS)
+
+
+def adversary(method: Method, **options: Any) -> Adversary:
+    model = small_model().train()
+    settings = AdversarialSettings(method=method, ramp=0.0, **options)
+    return Adversary(model, {"image": build_threat("linf:0.1", "image", [COLUMN])}, settings, 0)
+
+
+def changed(by: Adversary, batch: Batch, number: int = 0) -> torch.Tensor:
+    found = by.attacked(batch, number, 10)["image"]
+    assert isinstance(found, dict)
+    return found["pixels"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_trained_on_is_harmful_and_the_model_is_left_as_it_was(method: Method) -> None:
+    by, batch = adversary(method), small_batch()
+    before = {name: value.clone() for name, value in by.model.state_dict().items()}
+    clean = batch.inputs["image"]["pixels"]  # type: ignore[index]
+    pixels = changed(by, batch)
+    if method == "free":  # begins where it is, and climbs along the gradient of the step itself
+        loss = adversarial_loss(
+            by.model, batch.inputs, by.attacked(batch, 0, 10), batch.present, batch.target, by.settings
+        )
+        loss.backward()
+        by.learned()
+        by.model.zero_grad()
+        pixels = changed(by, batch, 1)
+    reach = 3.0 if method == "nfgsm" else 1.0
+    assert float((pixels - clean).abs().max()) <= reach * 0.1 + 1e-6
+    assert pixels.detach().equal(changed(by, batch, 1 if method == "free" else 0).detach())
+    assert by.model.training
+    assert all(parameter.grad is None for parameter in by.model.parameters())
+    if method != "free":
+        assert all(value.equal(before[name]) for name, value in by.model.state_dict().items())
+    with torch.no_grad():
+        by.model.eval()
+        harm = by.problem(batch)
+        at = {"image": pixels.detach().clamp(clean - 0.1, clean + 0.1).clamp(0, 1)}
+        assert float(harm.goal.loss(harm.output(at)).mean()) > float(harm.goal.loss(harm.at_clean).mean())
+
+
+def test_losses_against_their_definitions() -> None:
+    model, batch = small_model().eval(), small_batch()
+    other = {"image": {**batch.inputs["image"], "pixels": 1 - batch.inputs["image"]["pixels"]}}  # type: ignore[dict-item, index]
+    with torch.no_grad():
+        z, w = (model(x, batch.present).double() for x in (batch.inputs, other))
+    p, q = (np.exp(x.numpy()) / np.exp(x.numpy()).sum(1, keepdims=True) for x in (z, w))
+    y, rows = np.arange(6) % LABELS, np.arange(6)
+    cross = [-np.log(some[rows, y]) for some in (p, q)]
+    apart = (p * np.log(p / q)).sum(1)
+    rival = np.where(np.eye(LABELS)[y] == 1, 0, q).max(1)
+    expected = {
+        "trades": cross[0].mean() + 6 * apart.mean(),
+        "mart": (cross[1] - np.log(1 - rival) + 5 * (1 - p[rows, y]) * apart).mean(),
+        "pgd": cross[1].mean(),
+    }
+    for method, value in expected.items():
+        settings = AdversarialSettings(method=method)  # type: ignore[arg-type]
+        found = adversarial_loss(model, batch.inputs, other, batch.present, batch.target, settings)
+        assert float(found) == pytest.approx(value, rel=1e-4)
+    half = AdversarialSettings(method="pgd", weight=0.25)
+    found = adversarial_loss(model, batch.inputs, other, batch.present, batch.target, half)
+    assert float(found) == pytest.approx(0.75 * cross[0].mean() + 0.25 * cross[1].mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "forwards", "backwards"),
+    [("pgd", 6, 6), ("fgsm_rs", 2, 2), ("nfgsm", 2, 2), ("free", 1, 1), ("trades", 8, 7), ("mart", 7, 7)],
+)
+def test_a_step_costs_the_passes_that_the_papers_say(
+    method: Method, forwards: int, backwards: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by, batch = adversary(method, steps=5), small_batch()
+    counted = {"forward": 0, "backward": 0}
+    first = next(by.model.encoder("image").parameters())
+
+    def forward(*_: Any) -> None:
+        counted["forward"] += 1
+
+    by.model.encoder("image").register_forward_hook(forward)
+    gradient = torch.autograd.grad
+
+    def backward(*arguments: Any, **options: Any) -> Any:
+        counted["backward"] += 1
+        return gradient(*arguments, **options)
+
+    monkeypatch.setattr(torch.autograd, "grad", backward)
+    attacked = by.attacked(batch, 0, 10)
+    loss = adversarial_loss(by.model, batch.inputs, attacked, batch.present, batch.target, by.settings)
+    loss.backward()
+    counted["backward"] += 2 if method in ("trades", "mart") else 1  # of each forward of the step itself
+    assert first.grad is not None
+    assert counted == {"forward": forwards, "backward": backwards}
+
+
+def test_the_radius_grows_from_nothing() -> None:
+    by, batch = adversary("pgd"), small_batch()
+    by.settings = by.settings.model_copy(update={"ramp": 0.5})
+    clean = batch.inputs["image"]["pixels"]  # type: ignore[index]
+    reach = [float((changed(by, batch, number) - clean).abs().max()) for number in range(10)]
+    assert reach == pytest.approx([0.02, 0.04, 0.06, 0.08, *[0.1] * 6], abs=1e-6)
+
+
+def test_a_collapse_turns_one_step_into_several() -> None:
+    by = adversary("nfgsm")
+    assert not by.collapsed(0.5, 0.6)
+    assert by.collapsed(0.1, 0.6)
+    assert by.settings.method == "pgd"
+    assert by.switched
+    assert not by.collapsed(0.1, 0.6)
+    assert not adversary("pgd").collapsed(0.0, 1.0)
+
+
+def pictures(folder: Path, rows: int = 240) -> pd.DataFrame:
+    """Write pictures whose side tells the label well, and of which faint stripes tell it for sure."""
+    drawn = np.random.default_rng(0)
+    made = []
+    for i in range(rows):
+        label = i % 2
+        grey = drawn.normal(128, 12, (8, 8))
+        side = label if drawn.random() < 0.93 else 1 - label
+        grey[:, 4 * side : 4 * side + 4] += 60
+        grey[::2] += 10 if label else -10
+        pixels = np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+        made.append({"image": str(folder / f"{i}.png"), "y": "ab"[label]})
+    return pd.DataFrame(made)
+
+
+def fitted(table: pd.DataFrame, epochs: int = 10, **settings: Any) -> pf.Predictor:
+    training = {"epochs": epochs, "batch_size": 32, "modality_dropout": 0.0, "learning_rate": 3e-3, "trackers": []}
+    encoder = {"name": "convnet", "width": 4, "dropout": 0.0}
+    modalities = {"image": {"columns": ["image"], "encoder": encoder}}
+    chosen: dict[str, Any] = {"fusion": "concat", "modalities": modalities, "training": training, **settings}
+    return pf.Predictor("y", **chosen).fit(table, progress=False)
+
+
+def test_what_is_trained_so_resists_and_what_is_not_does_not(tmp_path: Path) -> None:
+    table = pictures(tmp_path)
+    train, test = table[:180], table[180:]
+    call: dict[str, Any] = {"budgets": {"image": "linf:0.08"}, "attack": "pgd", "progress": False}
+    plain = fitted(train)
+    assert plain.evaluate(test, progress=False)["accuracy"] > 0.9
+    worst = plain.attack(test, **call).worst.value
+    found = {}
+    for method in METHODS:
+        epochs = 40 if method == "free" else 10
+        adversarial = {"method": method, "steps": 4, "budgets": {"image": "linf:0.08"}}
+        predictor = fitted(train, epochs, adversarial=adversarial)
+        found[method] = predictor.attack(test, **call).worst.value
+        history = predictor.metrics["training"]["history"]
+        assert len(history) == 10
+        assert all("robust_accuracy" in line and "validation_accuracy" in line for line in history)
+        assert predictor.recipe.adversarial is not None
+    assert worst < 0.5
+    assert min(found.values()) > worst + 0.25, found
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"adversarial": {"method": "pgd", "weight": 3}}, "a share, from 0 to 1"),
+        ({"adversarial": {"method": "fgsm"}}, "nfgsm"),
+        ({"adversarial": {"budgets": {"picture": "linf"}}}, "picture"),
+        ({"adversarial": {"budgets": {"image": "snr"}}}, "changes audio"),
+        ({"adversarial": {}, "fusion": "boosting"}, "not trained by gradients"),
+        ({"robust": True, "training": {"mixup": 0.2}}, "mixup"),
+    ],
+)
+def test_a_recipe_that_cannot_be_trained_is_told_why(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+    table = pictures(tmp_path, 40)
+    with pytest.raises((RecipeError, PolyfuseError), match=said):
+        fitted(table, **settings)
+
+
+def test_an_encoder_at_rest_is_not_trained_against_anybody(tmp_path: Path, tiny_model: Find) -> None:
+    table = pictures(tmp_path, 40)
+    encoder = {"name": "image_transformer", "checkpoint": str(tiny_model("vit"))}
+    settings: dict[str, Any] = {"modalities": {"image": {"columns": ["image"], "encoder": encoder}}}
+    with pytest.raises(RecipeError, match="none of the modalities"):
+        fitted(table, robust=True, **settings)
+    with pytest.raises(RecipeError, match="rests"):
+        fitted(table, adversarial={"budgets": {"image": "linf"}}, **settings)
+
+
+def test_robust_takes_concat_and_goes_through_the_recipe(tmp_path: Path) -> None:
+    table = pictures(tmp_path, 60)
+    predictor = pf.Predictor("y", robust=True, training={"epochs": 2, "trackers": []}).fit(table, progress=False)
+    recipe = predictor.recipe
+    assert recipe.fusion.name == "concat"
+    assert recipe.adversarial == AdversarialSettings()
+    assert pf.Recipe.model_validate(recipe.as_data()).adversarial == recipe.adversarial
+    predictor.save(tmp_path / "run")
+    assert pf.load(tmp_path / "run").recipe.adversarial == recipe.adversarial
