@@ -337,6 +337,7 @@ class Predictor:
         rows: int | None = None,
         seed: int = 0,
         examples: str | Path | None = None,
+        checked: bool = True,
         progress: bool | Progress | None = None,
     ) -> AttackReport:
         """Search for inputs near those of a table that the model answers worst, in every subset of the modalities.
@@ -351,6 +352,7 @@ class Predictor:
             rows: at most so many, drawn at random.
             seed: of all random numbers.
             examples: a folder for rows whose answer was changed, to look at and to listen to; it must not exist yet.
+            checked: whether a few rows are attacked in other ways too, to see whether the figures can be believed.
             progress: whether bars are shown.
 
         Raises:
@@ -366,8 +368,10 @@ class Predictor:
         if rows is not None and rows < len(given):
             given = given.subset(sorted(np.random.default_rng(seed).choice(len(given), rows, replace=False).tolist()))
         folder = Path(examples) if examples is not None else None
-        searched: dict[str, Any] = {"factors": factors, "seed": seed, "examples": folder, "progress": shown}
-        return attack_model(model, given, self._device, threats, attack, options, **searched)
+        searched: dict[str, Any] = {"factors": factors, "seed": seed, "examples": folder}
+        return attack_model(
+            model, given, self._device, threats, attack, options, checked=checked, progress=shown, **searched
+        )
 
     def save(self, folder: str | Path, *, standalone: bool = True, overwrite: bool = False) -> Path:
         """Write the artifact, whole or not at all, and return its folder.

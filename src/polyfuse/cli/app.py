@@ -315,7 +315,7 @@ def attack(
     search: Annotated[
         str, typer.Option("--attack", help="The search; [bold]polyfuse info[/bold] lists them.")
     ] = "ensemble",
-    fast: Annotated[bool, typer.Option("--fast", help="A weaker search on at most 200 rows, to get an idea.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="A weaker search on at most 200 rows, unchecked.")] = False,
     factor: Annotated[
         list[float] | None,
         typer.Option("--factor", help="Also with all radii multiplied by this; may be repeated.", min=0.001, max=1000),
@@ -346,6 +346,7 @@ def attack(
         rows=min(limit or 200, 200) if fast else limit,
         seed=seed,
         examples=examples,
+        checked=not fast,
         progress=True,
     )
     if examples is not None:

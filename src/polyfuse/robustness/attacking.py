@@ -23,6 +23,7 @@ from polyfuse.metrics.bootstrap import Interval, bootstrap
 from polyfuse.metrics.metric import Array
 from polyfuse.model import Model
 from polyfuse.robustness.audit import audit
+from polyfuse.robustness.checks import Checked, check_attack
 from polyfuse.robustness.examples import check_free, write_examples
 from polyfuse.robustness.joint import attacked, subsets
 from polyfuse.robustness.report import AttackReport, Budget
@@ -80,6 +81,7 @@ def attack_model(
     factors: Sequence[float] = (),
     seed: int = 0,
     examples: Path | None = None,
+    checked: bool = True,
     progress: Progress | None = None,
 ) -> AttackReport:
     """Attack rows in every subset of the modalities.
@@ -94,6 +96,7 @@ def attack_model(
         factors: on all radii, for each of which the worst case is measured too.
         seed: of all random numbers.
         examples: a folder for rows whose answer was changed, which must not exist yet.
+        checked: whether a few rows are attacked in other ways too, to see whether the figures can be believed.
         progress: shows how far it is.
 
     Raises:
@@ -112,6 +115,10 @@ def attack_model(
         run = _Run(model, rows, device, attack, chosen, seed, bar.advance)
         whole = run.of(threats)
         curve = {factor: run.of({key: threat.scaled(factor) for key, threat in threats.items()}) for factor in factors}
+    seen = Checked({}, [])
+    if checked:
+        some = rows.subset(range(min(_CHUNK, len(rows))))
+        seen = check_attack(Scene.of(model, some, list(threats), device), threats, seed, shown)
     budgets = {
         key: Budget(_name(threat), threat.norm, threat.options(), threat.immutable(), whole.used[key])
         for key, threat in threats.items()
@@ -130,6 +137,8 @@ def attack_model(
         subsets=whole.subsets,
         worst=whole.worst,
         curve=dict(sorted(known.items())) if factors else {},
+        checks=seen.seen,
+        warnings=seen.warnings,
         seconds=time.monotonic() - begun,
     )
     if examples is not None:
