@@ -34,7 +34,7 @@ from polyfuse.tuning import TUNINGS
 if TYPE_CHECKING:
     from polyfuse.evaluation.report import Report
     from polyfuse.fitting import Fitted, Plan
-    from polyfuse.robustness import AttackReport
+    from polyfuse.robustness import AttackReport, StressReport
     from polyfuse.study import Spaces
 
 
@@ -364,14 +364,43 @@ class Predictor:
         model = self._need_model().model
         threats = threats_of(model, self.schema, modalities, budgets or {})
         shown = make_progress(progress)
-        given = self._rows_to_measure(data, shown)
-        if rows is not None and rows < len(given):
-            given = given.subset(sorted(np.random.default_rng(seed).choice(len(given), rows, replace=False).tolist()))
+        given = _some(self._rows_to_measure(data, shown), rows, seed)
         folder = Path(examples) if examples is not None else None
         searched: dict[str, Any] = {"factors": factors, "seed": seed, "examples": folder}
         return attack_model(
             model, given, self._device, threats, attack, options, checked=checked, progress=shown, **searched
         )
+
+    def stress(
+        self,
+        data: Any,
+        *,
+        modalities: Sequence[str] | None = None,
+        severities: Sequence[int] = (1, 2, 3, 4, 5),
+        seeds: int = 3,
+        rows: int | None = None,
+        progress: bool | Progress | None = None,
+    ) -> StressReport:
+        """Measure the model where modalities are missing, and where values are damaged as the world damages them.
+
+        Args:
+            data: as for `evaluate`.
+            modalities: whose values are damaged; all when left out.
+            severities: of the damage, from 1, barely noticeable, to 5, heavy.
+            seeds: of what is random; figures are means over them.
+            rows: at most so many, drawn at random.
+            progress: whether bars are shown.
+
+        Raises:
+            DataError: with every problem found in the table.
+            InputError: a modality or a severity is unknown, or the model has several targets.
+        """
+        from polyfuse.robustness import stress
+
+        model, shown = self._need_model().model, make_progress(progress)
+        given = _some(self._rows_to_measure(data, shown), rows, 0)
+        chosen: dict[str, Any] = {"modalities": modalities, "severities": severities, "seeds": seeds}
+        return stress(model, given, self._device, **chosen, progress=shown)
 
     def save(self, folder: str | Path, *, standalone: bool = True, overwrite: bool = False) -> Path:
         """Write the artifact, whole or not at all, and return its folder.
@@ -495,6 +524,13 @@ class Predictor:
                 UserWarning,
                 stacklevel=4,
             )
+
+
+def _some(rows: Rows, most: int | None, seed: int) -> Rows:
+    """Return at most so many rows, drawn at random."""
+    if most is None or most >= len(rows):
+        return rows
+    return rows.subset(sorted(np.random.default_rng(seed).choice(len(rows), most, replace=False).tolist()))
 
 
 def load(folder: str | Path) -> Predictor:

@@ -354,6 +354,35 @@ def attack(
     typer.echo(report.to_json() if as_json else str(report))
 
 
+@app.command()
+def stress(
+    run: Run,
+    rows: Rows,
+    modalities: Annotated[
+        str | None, typer.Option(help="Whose values are damaged; all when left out.", metavar="A,B")
+    ] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Severities 1, 3 and 5, one seed, at most 200 rows.")] = False,
+    limit: Annotated[int | None, typer.Option("--rows", help="At most so many rows, drawn at random.", min=1)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model where modalities are missing, and where values are damaged by noise, blur, typos and so on.
+
+    Example:  polyfuse stress runs/digits test.csv --fast
+    """
+    from polyfuse.predictor import load
+
+    names = [name.strip() for name in modalities.split(",")] if modalities is not None else None
+    report = load(run).stress(
+        rows,
+        modalities=names,
+        severities=(1, 3, 5) if fast else (1, 2, 3, 4, 5),
+        seeds=1 if fast else 3,
+        rows=min(limit or 200, 200) if fast else limit,
+        progress=True,
+    )
+    typer.echo(report.to_json() if as_json else str(report))
+
+
 def _predictor(target: list[str] | None, recipe: Path | None, settings: list[str] | None, **options: Any) -> Any:
     """Return the predictor of a call; options are keys of the recipe, None where they were not given."""
     from polyfuse.predictor import Predictor

@@ -154,13 +154,14 @@ def installation(*, as_json: bool) -> None:
     """Show versions, device, and every component with its options."""
     from polyfuse.attacks import ATTACKS, THREATS
     from polyfuse.core.compute import default_device, has_bf16
+    from polyfuse.data.corruption import CORRUPTIONS
     from polyfuse.recipe.reading import FAMILIES
 
     device = default_device()
     versions = {name: _version(name) for name in _PACKAGES}
     about = {"polyfuse": __version__, "python": platform.python_version(), **versions}
     computing = {"device": str(device), "cores": os.cpu_count(), "bf16": has_bf16(device)}
-    every = {**FAMILIES, "threats": THREATS, "attacks": ATTACKS}
+    every = {**FAMILIES, "threats": THREATS, "attacks": ATTACKS, "corruptions": CORRUPTIONS}
     families = {family: {name: _component(registry, name) for name in registry} for family, registry in every.items()}
     if as_json:
         typer.echo(json.dumps({"versions": about, "compute": computing, "components": families}, indent=1))

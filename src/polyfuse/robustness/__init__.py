@@ -1,8 +1,9 @@
-"""Robustness: how a model answers when its input is attacked."""
+"""Robustness: how a model answers when its input is attacked, damaged, or not all there."""
 
 from __future__ import annotations
 
 from polyfuse.robustness.attacking import attack_model, threats_of
 from polyfuse.robustness.report import AttackReport, Budget
+from polyfuse.robustness.stress import StressReport, stress
 
-__all__ = ["AttackReport", "Budget", "attack_model", "threats_of"]
+__all__ = ["AttackReport", "Budget", "StressReport", "attack_model", "stress", "threats_of"]
