@@ -14,6 +14,7 @@ from torch import Tensor
 
 from polyfuse.attacks.regions import Region
 from polyfuse.core.contract import Encoder
+from polyfuse.core.errors import InputError, nearest
 from polyfuse.core.types import Tensors
 from polyfuse.data.schema import Column
 
@@ -75,6 +76,7 @@ class Threat(ABC):
         main: the option that says how much; `name:number` sets it.
         continuous: whether it gives a region.
         discrete: whether it names neighbours.
+        immutable: columns that it was told to leave as they are.
     """
 
     reads: ClassVar[frozenset[str]]
@@ -82,6 +84,7 @@ class Threat(ABC):
     main: ClassVar[str]
     continuous: ClassVar[bool] = False
     discrete: ClassVar[bool] = False
+    immutable: Sequence[str] = ()
 
     def __init__(self, columns: Sequence[Column]) -> None:
         self.columns = list(columns)
@@ -101,9 +104,33 @@ class Threat(ABC):
         """Return what may become of the continuous tensor."""
         raise TypeError(f"{type(self).__name__} has no region")
 
-    def neighbours(self, value: Value, clean: Value, random: np.random.Generator) -> list[Value]:
-        """Return values one edit away from a value, all within the budget around the clean one, in no special order."""
+    def neighbours(
+        self, value: Value, clean: Value, random: np.random.Generator, among: Sequence[int] | None = None
+    ) -> list[Value]:
+        """Return values one edit away from a value, all within the budget around the clean one, in no special order.
+
+        Args:
+            value: within the budget.
+            clean: that it was made from.
+            random: draws what is too much to be listed.
+            among: numbers of the parts of the clean value, as `omissions` counts them, that are edited; all when left
+                out.
+        """
         raise TypeError(f"{type(self).__name__} has no neighbours")
+
+    def omissions(self, clean: Value) -> list[Value]:
+        """Return, for each part of a value that can be edited, the value without it: what that does tells its weight.
+
+        No value that can be given, and none where the parts are so few that all of them are tried.
+        """
+        return []
+
+    def admissible(self, values: Sequence[Value], clean: Sequence[Value]) -> list[bool]:
+        """Tell which values pass for the clean ones as a whole, where that takes a model to say; all where it does not.
+
+        Asked of those alone that a search is about to take.
+        """
+        return [True] * len(values)
 
     def mended(self, value: Value, clean: Value) -> Value:
         """Return a value that can really be given: whole numbers where the column has no others, and so on."""
@@ -123,6 +150,22 @@ class Threat(ABC):
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY
         }
 
-    def immutable(self) -> list[str]:
+    def unchanged(self) -> list[str]:
         """Return the columns that stay as they are."""
-        return [column.name for column in self.columns if column.type not in self.reads]
+        return [column.name for column in self.columns if not self.changes(column)]
+
+    def changes(self, column: Column) -> bool:
+        """Tell whether cells of a column may change."""
+        return column.type in self.reads and column.name not in self.immutable
+
+    def known(self, option: str, names: Sequence[str]) -> tuple[str, ...]:
+        """Return names of columns that an option was given.
+
+        Raises:
+            InputError: there is no such column.
+        """
+        columns = [column.name for column in self.columns]
+        for name in names:
+            if name not in columns:
+                raise InputError(f"{option}={list(names)!r}: there is no column {name!r}; {nearest(name, columns)}")
+        return tuple(names)

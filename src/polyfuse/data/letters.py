@@ -56,10 +56,19 @@ def _neighbours() -> dict[str, str]:
 KEYS = _neighbours()
 
 
+def keys_beside(letter: str) -> list[str]:
+    """Return the letters on the keys beside a letter's, in the same case; none where it is on no key.
+
+    >>> keys_beside("Q")
+    ['W', 'A']
+    """
+    near = KEYS.get(letter.lower(), "")
+    return list(near.upper() if letter.isupper() else near)
+
+
 def beside(letter: str, random: np.random.Generator, otherwise: str | None = None) -> str:
     """Return a letter on a key beside this one's, in the same case; for a letter without a key itself, or another."""
-    keys = KEYS.get(letter.lower())
-    if keys is None:
+    keys = keys_beside(letter)
+    if not keys:
         return letter if otherwise is None else otherwise
-    near = keys[random.integers(len(keys))]
-    return near.upper() if letter.isupper() else near
+    return keys[random.integers(len(keys))]

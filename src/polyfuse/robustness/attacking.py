@@ -120,7 +120,7 @@ def attack_model(
         some = rows.subset(range(min(_CHUNK, len(rows))))
         seen = check_attack(Scene.of(model, some, list(threats), device), threats, seed, shown)
     budgets = {
-        key: Budget(_name(threat), threat.norm, threat.options(), threat.immutable(), whole.used[key])
+        key: Budget(_name(threat), threat.norm, threat.options(), threat.unchanged(), whole.used[key])
         for key, threat in threats.items()
     }
     target = rows.schema.target
