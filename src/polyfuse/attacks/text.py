@@ -204,6 +204,8 @@ class WordsThreat(TextThreat):
     cosine (the search space of Alzantot et al. 2018 and Jin et al. 2020, with another embedding). Words are those that
     are one token; letters' case is kept; stop words, negations and numbers neither go nor come. The whole text must
     stay near too: by the cosine of the pooled Features of the encoder that was given to `bound`, as it is then.
+    Opposites stand in like places, so that embeddings hold some for near ("top", "bottom"): a lower `similarity` or
+    `sentence` lets more of them through, and what was found is to be looked at before it is called a defect.
 
     Args:
         columns: of the modality.
