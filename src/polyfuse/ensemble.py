@@ -83,7 +83,10 @@ class Ensemble(Model):
     def outputs(self, inputs: Inputs, present: Tensor, texts: Texts) -> Tensor:
         """Return raw outputs (batch, …) with these scores; what learners say is a constant in them."""
         pairs = list(self._said(inputs, present, texts))
-        raw = [said if isinstance(member.model, FusionModel) else self.head.unscored(said) for member, said in pairs]
+        raw = [
+            said if isinstance(member.model, FusionModel) else self.head.unscored(said).float()
+            for member, said in pairs
+        ]
         return self.head.mixed(raw, [member.weight for member, _ in pairs])
 
     def _said(self, inputs: Inputs, present: Tensor, texts: Texts) -> Iterator[tuple[Member, Tensor]]:

@@ -20,6 +20,9 @@ THREATS: Registry[Threat] = Registry(
         "l2": "polyfuse.attacks.threats:L2Threat",
         "snr": "polyfuse.attacks.threats:SNRThreat",
         "patch": "polyfuse.attacks.threats:PatchThreat",
+        "characters": "polyfuse.attacks.text:CharactersThreat",
+        "words": "polyfuse.attacks.text:WordsThreat",
+        "ranges": "polyfuse.attacks.table:RangesThreat",
     },
 )
 ATTACKS: Registry[Attack] = Registry(
@@ -37,7 +40,14 @@ ATTACKS: Registry[Attack] = Registry(
 #: A threat by its name, by "name:radius", by a mapping of its name and its options, or itself.
 Choice: TypeAlias = str | Mapping[str, Any] | Threat
 
-_DEFAULTS = {"image": "linf", "audio": "snr", "embedding": "l2"}
+_DEFAULTS = {
+    "image": "linf",
+    "audio": "snr",
+    "text": "characters",
+    "number": "ranges",
+    "category": "ranges",
+    "embedding": "l2",
+}
 
 
 def default_threat(columns: Sequence[Column]) -> str | None:

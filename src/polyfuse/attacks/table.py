@@ -61,9 +61,7 @@ class RangesThreat(Threat):
         self.relations = tuple(relations)
         self._relations = [Relation.of(text, self.columns) for text in relations]
         self._spreads = [spread(column.quantiles) if column.type == "number" else 0.0 for column in self.columns]
-        self._whole = [
-            bool(column.quantiles) and all(float(q).is_integer() for q in column.quantiles) for column in self.columns
-        ]
+        self._whole = [_is_whole(column) for column in self.columns]
 
     def region(self, seam: Seam) -> Region:
         """Return a box between what the encoder makes of the ends of each number's range.
@@ -146,7 +144,7 @@ class RangesThreat(Threat):
     def _distance(self, column: Column, x: float, y: float) -> float:
         """Return how far a number was moved, in radii; ∞ where it may not be at all."""
         seen = [*column.quantiles, x]
-        fraction = not float(y).is_integer() and all(float(q).is_integer() for q in column.quantiles)
+        fraction = not float(y).is_integer() and _is_whole(column)
         unit = spread(column.quantiles)
         if not min(seen) <= y <= max(seen) or fraction or not unit:
             return math.inf
@@ -204,3 +202,8 @@ class RangesThreat(Threat):
                     cells[i] = self._range(i, value[i])[end] if self.columns[i].type == "number" else value[i]
             ends.append(None if cells is None else tuple(cells))
         return seam.encoder.prepare(ends)[seam.name].to(seam.clean)
+
+
+def _is_whole(column: Column) -> bool:
+    """Tell whether a column has whole numbers only, as far as its statistics tell."""
+    return column.whole or (bool(column.quantiles) and all(float(q).is_integer() for q in column.quantiles))

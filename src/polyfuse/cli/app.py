@@ -308,7 +308,7 @@ def attack(
         typer.Option(
             "--budget",
             "-b",
-            help="By how much: linf, l2, snr (dB), patch (share of the pixels). May be repeated.",
+            help="By how much: linf, l2, snr, patch, characters, words, ranges. May be repeated.",
             metavar="MODALITY=THREAT:RADIUS",
         ),
     ] = None,

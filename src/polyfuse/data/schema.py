@@ -29,6 +29,7 @@ class Column(Strict):
         missing: share of training rows in which the cell is missing.
         levels: of a category, its values in the training rows, the most frequent first; rare ones are left out.
         quantiles: of a number or a datetime (seconds since 1970), its 0 %, 2 %, …, 100 % quantiles: 51 values.
+        whole: of a number, whether the training rows have whole ones only.
         size: of an embedding, its length; of images, the median of the longer side in pixels; of audio, the median rate
             in Hz.
         duration: of audio, the 95 % quantile of its length in seconds.
@@ -39,6 +40,7 @@ class Column(Strict):
     missing: float = Field(0.0, ge=0, le=1)
     levels: list[str] = []
     quantiles: list[float] = []
+    whole: bool = False
     size: int | None = None
     duration: float | None = None
 

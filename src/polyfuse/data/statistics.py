@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -63,7 +64,8 @@ def describe(name: str, type: ColumnType, cells: Sequence[Any], folder: MediaFol
             f"column {name!r}: {len(stragglers)} of {len(found)} values are no {what} and are taken as missing, "
             f"e.g. {shown(stragglers[0])}"
         )
-    return Column(name=name, type=type, missing=missing, quantiles=quantiles(values)), notes
+    whole = type == "number" and all(float(value).is_integer() for value in values if math.isfinite(value))
+    return Column(name=name, type=type, missing=missing, quantiles=quantiles(values), whole=whole), notes
 
 
 def quantiles(values: Sequence[float]) -> list[float]:

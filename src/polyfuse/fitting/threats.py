@@ -28,8 +28,13 @@ def threats_of_training(recipe: Recipe, built: Built, schema: Schema) -> dict[st
         if budgets is None and (choice is None or resting or not encoder.continuous):
             continue
         threat = build_threat(choice, name, columns) if choice is not None else None
-        if threat is None or not threat.continuous or not encoder.continuous:
-            raise RecipeError(f"adversarial.budgets: the encoder of {name!r} has no continuous input; leave it out")
+        if budgets is None and threat is not None and threat.discrete:  # a step along the gradient is none of its edits
+            continue
+        if threat is None or threat.discrete or not threat.continuous or not encoder.continuous:
+            raise RecipeError(
+                f"adversarial.budgets: what training does to {name!r} would not be what {choice!r} allows: it knows"
+                " images, recordings and vectors; leave it out"
+            )
         if resting:
             raise RecipeError(
                 f"adversarial.budgets: the encoder of {name!r} rests, so that what it says of a value is computed once;"

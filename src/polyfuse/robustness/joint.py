@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 import numpy as np
 from torch import Tensor
 
 from polyfuse.attacks.contract import Attack
+from polyfuse.attacks.greedy import evolved, greedy
 from polyfuse.attacks.problem import Found, pick
 from polyfuse.attacks.threat import Threat
 from polyfuse.robustness.scene import Scene
 
 _MOST_MODALITIES = 5  # of which all subsets are tried
+_ROUNDS, _WIDTH = 10, 32  # of a greedy search: edits of a value, and candidates for each
+_GENERATIONS, _POPULATION = 8, 16
 _SAMPLED = 31  # subsets of more, beside each alone and all together
 
 
@@ -95,11 +99,34 @@ def attacked(
 
 
 def _worsened(worst: Worst, clean: Scene, threats: Mapping[str, Threat], attack: Attack, seed: int) -> Worst:
-    """Search on where rows still stand."""
-    if bool(worst.reached.all()) or not any(threat.continuous for threat in threats.values()):
-        return worst
-    problem = worst.scene.problem(threats, clean)
-    standing = (~worst.reached).nonzero().squeeze(1)
-    found = attack(problem.rows(standing), seed=seed)
-    whole = Found.at(problem, problem.clean, problem.at_clean).with_rows(standing, found)
-    return worst.or_worse(Worst.at(worst.scene.moved(whole.inputs, threats, clean)))
+    """Search on where rows still stand: what is continuous first, then what is discrete, one modality after another."""
+    if any(threat.continuous for threat in threats.values()) and not bool(worst.reached.all()):
+        problem = worst.scene.problem(threats, clean)
+        standing = (~worst.reached).nonzero().squeeze(1)
+        found = attack(problem.rows(standing), seed=seed)
+        whole = Found.at(problem, problem.clean, problem.at_clean).with_rows(standing, found)
+        worst = worst.or_worse(Worst.at(worst.scene.moved(whole.inputs, threats, clean)))
+    for name, threat in threats.items():
+        if threat.discrete and not bool(worst.reached.all()):
+            worst = worst.or_worse(_edited(worst, clean, name, threat, seed))
+    return worst
+
+
+def _edited(worst: Worst, clean: Scene, name: str, threat: Threat, seed: int) -> Worst:
+    """Search the edits of one modality, given what was found in the others."""
+    score = partial(worst.scene.scored, name)
+    values, before = worst.scene.values[name], clean.values[name]
+    standing = [row for row in (~worst.reached).nonzero().squeeze(1).tolist() if before[row] is not None]
+    searched = greedy(score, threat, values, before, rounds=_ROUNDS, width=_WIDTH, seed=seed, standing=standing)
+    if threat.continuous and searched.standing():  # a table, whose columns may have to change together
+        searched = evolved(
+            score,
+            threat,
+            searched.values,
+            before,
+            generations=_GENERATIONS,
+            population=_POPULATION,
+            seed=seed,
+            standing=searched.standing(),
+        )
+    return Worst.at(worst.scene.with_values({name: searched.values}))

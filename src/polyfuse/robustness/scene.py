@@ -18,6 +18,7 @@ from polyfuse.data.rows import Rows
 from polyfuse.ensemble import Ensemble, is_table
 from polyfuse.model import FusionModel, Model
 
+_CHUNK = 128  # values that go through the model together
 Values: TypeAlias = dict[str, list["Value | None"]]
 
 
@@ -63,12 +64,17 @@ class Scene:
 
     def scored(self, name: str, values: Sequence[Value], places: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return damage and success of other values of a modality (n,), each in the row whose place is given."""
-        numbers = torch.tensor(places, device=self.present.device)
-        prepared = _to(self.model.encoder(name).prepare(values), self.present.device)
-        with torch.no_grad():
-            output = self._output(numbers, {name: prepared}, {name: values})
-        goal = self.goal.rows(numbers)
-        return goal.damage(output), goal.reached(output)
+        damage, reached = [], []
+        for start in range(0, len(values), _CHUNK):
+            numbers = torch.tensor(places[start : start + _CHUNK], device=self.present.device)
+            some = values[start : start + _CHUNK]
+            prepared = _to(self.model.encoder(name).prepare(some), self.present.device)
+            with torch.no_grad():
+                output = self._output(numbers, {name: prepared}, {name: some})
+            goal = self.goal.rows(numbers)
+            damage.append(goal.damage(output))
+            reached.append(goal.reached(output))
+        return torch.cat(damage), torch.cat(reached)
 
     def moved(self, point: Point, threats: Mapping[str, Threat], clean: Scene) -> Scene:
         """Return the scene with other continuous tensors, and the values that they are prepared from."""
