@@ -111,3 +111,23 @@ def test_words_need_a_vocabulary(predictor: pf.Predictor) -> None:
         build_threat("words", "table", predictor.schema.of("table"))
     threat = build_threat("words:0.2", "text", predictor.schema.of("text")).bound(predictor.model.encoder("text"))
     assert threat.options()["share"] == 0.2
+
+
+@pytest.mark.parametrize("fusion", ["concat", "boosting"])
+@pytest.mark.parametrize("task", ["regression", "multilabel"])
+def test_other_tasks_are_attacked_too(task: str, fusion: str) -> None:
+    drawn = np.random.default_rng(0)
+    x = drawn.normal(size=(160, 2))
+    answers: Any = (x @ [2.0, 1.0]).tolist()
+    if task == "multilabel":
+        answers = [[name for name, on in zip("ab", row > 0, strict=True) if on] for row in x]
+    frame = pd.DataFrame({"one": x[:, 0], "two": x[:, 1], "y": answers})
+    settings: dict[str, Any] = {"task": task, "fusion": fusion, "training": {"epochs": 10, "trackers": []}}
+    predictor = pf.Predictor("y", **settings).fit(frame[:120], progress=False)
+    call: dict[str, Any] = {"budgets": {"table": "ranges:0.2"}, "options": {"steps": 8, "queries": 10}}
+    report = predictor.attack(frame[120:], **call, factors=[0.5], progress=False)
+    assert report.metric == {"regression": "mae", "multilabel": "subset_accuracy"}[task]
+    harm = [value if task == "regression" else -value for value in report.curve.values()]
+    assert harm == sorted(harm)
+    assert harm[-1] > harm[0] + 0.05
+    assert not any("masked" in said for said in report.warnings), (report.warnings, report.checks)

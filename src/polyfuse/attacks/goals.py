@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -19,9 +19,11 @@ class Goal(ABC):
 
     Attributes:
         truth: (rows, …), as the head encodes answers.
+        ends: whether there is a point at which a row has nothing more to give.
     """
 
     truth: Tensor
+    ends: ClassVar[bool] = True
 
     @abstractmethod
     def damage(self, output: Tensor) -> Tensor:
@@ -119,6 +121,8 @@ class Apart(Goal):
     damage = KL(p ‖ p') = Σ_c p_c (log p_c - log p'_c), what TRADES attacks (Zhang et al. 2019).
     """
 
+    ends: ClassVar[bool] = False
+
     def damage(self, output: Tensor) -> Tensor:
         """Return the divergence."""
         return F.kl_div(output.log_softmax(1), self.truth.log_softmax(1), reduction="none", log_target=True).sum(1)
@@ -153,6 +157,8 @@ class Towards(Goal):
 class Off(Goal):
     """Regression: as far from the truth as can be. damage = |ẑ - z|; there is always more to want."""
 
+    ends: ClassVar[bool] = False
+
     def damage(self, output: Tensor) -> Tensor:
         """Return the distance, in standard deviations of the target."""
         return (output - self.truth).abs()
@@ -164,7 +170,7 @@ class Off(Goal):
 
 @dataclass(frozen=True)
 class AnyLabel(Goal):
-    """Several labels at once: one of them wrong. damage = max_l (1 - 2 t_l) z_l; loss: the sum of cross-entropies."""
+    """Several labels at once: one of them wrong. damage = max_l (1 - 2 t_l) z_l."""
 
     def damage(self, output: Tensor) -> Tensor:
         """Return the logit of the label that is most wrong, its sign turned where the label is true."""
@@ -173,10 +179,6 @@ class AnyLabel(Goal):
     def reached(self, output: Tensor) -> Tensor:
         """Return where a label is wrong."""
         return ((output >= 0) != self.truth.bool()).any(1)
-
-    def loss(self, output: Tensor) -> Tensor:
-        """Return the sum of binary cross-entropies."""
-        return F.binary_cross_entropy_with_logits(output, self.truth, reduction="none").sum(1)
 
 
 GOALS: dict[str, type[Goal]] = {"classification": Wrong, "regression": Off, "multilabel": AnyLabel}

@@ -18,7 +18,7 @@ from polyfuse.attacks.threat import Threat
 from polyfuse.core.progress import Progress, Silent
 from polyfuse.robustness.scene import Scene
 
-_TOLERANCE = 0.05  # of the share of rows that an attack turns, on few rows
+_TOLERANCE = 0.05  # of the share of rows that an attack turns
 _VANISHING = 0.05  # of rows without any gradient
 _HUGE = 1e3  # factor on radii at which nothing can resist, where an input has no bounds
 _RUNGS: dict[str, tuple[str, dict[str, int]]] = {
@@ -49,12 +49,13 @@ def check_attack(scene: Scene, threats: Mapping[str, Threat], seed: int, progres
 
     Args:
         scene: clean rows.
-        threats: to the modalities under attack; those without a region are not checked.
+        threats: to the modalities under attack; those without a region are not checked, nor is a regression, of which
+            no answer is ever turned.
         seed: of all random numbers.
         progress: shows how far it is.
     """
     problem = scene.problem(threats, scene)
-    if not problem.regions or not bool((~problem.goal.reached(problem.at_clean)).any()):
+    if not problem.regions or not problem.goal.ends or not bool((~problem.goal.reached(problem.at_clean)).any()):
         return Checked({}, [])
     standing = problem.rows(~problem.goal.reached(problem.at_clean))
     turned: dict[str, float] = {}
@@ -62,33 +63,37 @@ def check_attack(scene: Scene, threats: Mapping[str, Threat], seed: int, progres
         for rung, (name, options) in _RUNGS.items():
             turned[rung] = _turned(standing, name, options, seed)
             bar.advance(1)
-        for rung, factor in (("half the radius", 0.5), ("twice the radius", 2.0)):
-            turned[rung] = _turned(standing.map(_by(factor)), "pgd", {"steps": 20}, seed)
+        # Where each entry has bounds of its own, as in a table, these are the budget: there is no other radius to try.
+        wider = {} if any(region.low.ndim for region in standing.regions.values()) else _WIDER
+        for rung, (change, steps) in wider.items():
+            turned[rung] = _turned(standing.map(change), "pgd", {"steps": steps}, seed)
             bar.advance(1)
-        turned["no limit"] = _turned(standing.map(_unlimited), "pgd", {"steps": 50}, seed)
         flat = _flat(standing)
         bar.advance(1)
     shares = ", ".join(f"{rung} {share:.0%}" for rung, share in turned.items())
     seen = {f"answers turned, of {len(standing)} right ones": shares, "rows without a gradient": f"{flat:.0%}"}
-    return Checked(seen, _warnings(turned, flat, differentiable=problem.differentiable))
+    if not problem.differentiable:
+        said = "the model has no gradient: only a search without one was made, so the true worst case may be worse"
+        return Checked(seen, [said])
+    # On few rows two attacks differ by chance.
+    return Checked(seen, _warnings(turned, flat, max(_TOLERANCE, len(standing) ** -0.5)))
 
 
-def _warnings(turned: Mapping[str, float], flat: float, *, differentiable: bool) -> list[str]:
+def _warnings(turned: Mapping[str, float], flat: float, tolerance: float) -> list[str]:
     """Say what the ladder shows that should not be."""
-    if not differentiable:
-        return ["the model has no gradient: only a search without one was made, so the true worst case may be worse"]
     found = []
     if flat > _VANISHING:
         found.append(f"{flat:.0%} of the rows have no gradient: it is masked, and attacks along it say little")
-    if max(turned["noise"], turned["no gradient"]) > turned["many steps"] + _TOLERANCE:
+    if max(turned["noise"], turned["no gradient"]) > turned["many steps"] + tolerance:
         found.append("a search without gradients does more damage than one along them: the gradient is masked")
-    if turned["one step"] > turned["many steps"] + _TOLERANCE:
+    if turned["one step"] > turned["many steps"] + tolerance:
         found.append("one step does more damage than many: the gradient is masked")
-    if turned["twice as many"] > max(turned["many steps"], turned["ensemble"]) + _TOLERANCE:
+    if turned["twice as many"] > max(turned["many steps"], turned["ensemble"]) + tolerance:
         found.append("twice the steps do more damage: the search has not converged, give it more")
-    if not turned["half the radius"] - _TOLERANCE <= turned["many steps"] <= turned["twice the radius"] + _TOLERANCE:
+    less, more = (turned.get(f"{much} the radius", turned["many steps"]) for much in ("half", "twice"))
+    if not less - tolerance <= turned["many steps"] <= more + tolerance:
         found.append("damage does not grow with the radius: the search fails, or the gradient is masked")
-    if turned["no limit"] < 1 - _TOLERANCE:
+    if turned.get("no limit", 1.0) < 1 - _TOLERANCE:
         found.append(
             f"without a limit only {turned['no limit']:.0%} of the answers are turned, and nothing can resist that:"
             " the gradient is masked"
@@ -126,3 +131,10 @@ def _by(factor: float) -> Callable[[Region], Region]:
         return region
 
     return change
+
+
+_WIDER: dict[str, tuple[Callable[[Region], Region], int]] = {
+    "half the radius": (_by(0.5), 20),
+    "twice the radius": (_by(2.0), 20),
+    "no limit": (_unlimited, 50),
+}

@@ -140,12 +140,20 @@ def joined(parts: Sequence[Features]) -> Features:
 
 
 def _shortened(source: Source, rows: int) -> FeatureSource:
-    parts = []
+    """Return the Features of all rows, at most TOKENS tokens each, written where they stay: to join would be twice."""
+    tokens = mask = pooled = torch.empty(0)
     for start in range(0, rows, _CHUNK):
         batch = source.batch(range(start, min(start + _CHUNK, rows)))
         assert isinstance(batch, Features)
-        parts.append(shortened(batch, TOKENS))
-    return FeatureSource(joined(parts))
+        some = shortened(batch, TOKENS)
+        if not start:
+            tokens = some.tokens.new_zeros(rows, TOKENS, some.dim)
+            mask = some.mask.new_zeros(rows, TOKENS)
+            pooled = some.pooled.new_zeros(rows, some.dim)
+        here, length = slice(start, start + len(some.pooled)), some.mask.shape[1]
+        tokens[here, :length], mask[here, :length], pooled[here] = some.tokens, some.mask, some.pooled
+    longest = max(1, int(mask.any(0).sum()))
+    return FeatureSource(Features(tokens[:, :longest], mask[:, :longest], pooled))
 
 
 def _padded(value: Tensor, length: int) -> Tensor:
