@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from pydantic import TypeAdapter, ValidationError
-
 from polyfuse.attacks.contract import Attack
 from polyfuse.attacks.threat import Threat
-from polyfuse.core.errors import InputError, nearest
+from polyfuse.core.errors import InputError
 from polyfuse.core.registry import Registry
+from polyfuse.data.choosing import checked, readers
 from polyfuse.data.schema import Column
 
 THREATS: Registry[Threat] = Registry(
@@ -71,22 +70,23 @@ def build_threat(choice: Choice, modality: str, columns: Sequence[Column]) -> Th
     if isinstance(choice, Threat):
         return choice
     name, options = _read(choice, modality)
-    known = THREATS.options(name)
-    for option, given in options.items():
-        if option not in known:
-            raise InputError(f"budget of {modality!r}: {name!r} has no option {option!r}; {nearest(option, known)}")
-        try:
-            options[option] = TypeAdapter(known[option].annotation).validate_python(given)
-        except ValidationError as error:
-            rule = error.errors()[0]["msg"]
-            raise InputError(f"budget of {modality!r}: {name}.{option}: {given!r:.80} given: {rule}") from error
+    options = checked(THREATS, name, options, f"budget of {modality!r}")
     if not any(column.type in THREATS[name].reads for column in columns):
-        fitting = [other for other in THREATS if any(column.type in THREATS[other].reads for column in columns)]
+        fitting = ", ".join(readers(THREATS, columns)) or "none"
         raise InputError(
             f"budget of {modality!r}: {name!r} changes {', '.join(sorted(THREATS[name].reads))}, and its columns are"
-            f" {', '.join(column.type for column in columns)}; choose from {', '.join(fitting) or 'none'}"
+            f" {', '.join(column.type for column in columns)}; choose from {fitting}"
         )
     return THREATS.build(name, options, columns)
+
+
+def build_attack(name: str, options: Mapping[str, Any]) -> Attack:
+    """Make an attack.
+
+    Raises:
+        InputError: the name or an option is unknown, or a value does not fit.
+    """
+    return ATTACKS.build(name, checked(ATTACKS, name, options, "attack"))
 
 
 def _read(choice: str | Mapping[str, Any], modality: str) -> tuple[str, dict[str, Any]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -34,6 +37,19 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def written(text: str, path: str | Path | None) -> str:
+    """Return a text, written to a file where one is named."""
+    if path is not None:
+        with whole_file(Path(path)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return text
+
+
+def strict_json(document: Any) -> str:
+    """Return a document as strict JSON; numbers that JSON cannot say are null."""
+    return json.dumps(_finite(document), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+
+
 def _swap(new: Path, path: Path) -> None:
     """Move `new` to `path`; what stood there is put aside first, so that either is whole at any moment."""
     if not path.exists():
@@ -47,3 +63,14 @@ def _swap(new: Path, path: Path) -> None:
         aside.rename(path)
         raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _finite(value: Any) -> Any:
+    """Return JSON values with None in place of every number that JSON cannot say."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

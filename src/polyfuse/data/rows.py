@@ -81,8 +81,7 @@ class Rows:
         """Return the texts of a modality's columns, joined by newlines; None when all are missing."""
         columns = [column.name for column in self.schema.of(modality) if column.type == "text"]
         position = int(self.positions[row])
-        cells = [cell for cell in (self._cells.get(name, position) for name in columns) if cell is not None]
-        return "\n".join(cells) if cells else None
+        return joined_text([self._cells.get(name, position) for name in columns])
 
     def digest(self, modality: str, row: int) -> bytes | None:
         """Return a hash (16 bytes) of a value, None when it is absent: equal for equal content in the same order."""
@@ -126,6 +125,12 @@ class Rows:
             for row in self.positions.tolist()
         ]
         return torch.tensor(there, dtype=torch.bool).reshape(len(self.positions), len(modalities))
+
+
+def joined_text(cells: Sequence[str | None]) -> str | None:
+    """Return the texts of some cells, joined by newlines; None when all are missing."""
+    found = [cell for cell in cells if cell is not None]
+    return "\n".join(found) if found else None
 
 
 def read_rows(

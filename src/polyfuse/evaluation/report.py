@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from polyfuse.core.errors import InputError, nearest
-from polyfuse.core.files import whole_file
+from polyfuse.core.files import strict_json, written
 from polyfuse.data.schema import Label, Task
 from polyfuse.metrics.bootstrap import Interval, known
 from polyfuse.metrics.metric import Metric
@@ -132,11 +132,11 @@ class Report(Mapping[str, float]):
         """Return one HTML page that needs nothing else, written to `path` where one is given."""
         from polyfuse.evaluation.page import page
 
-        return _written(page(self), path)
+        return written(page(self), path)
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Return strict JSON, written to `path` where one is given. Undefined numbers are null."""
-        return _written(json.dumps(_finite(self._data()), ensure_ascii=False, allow_nan=False, indent=2) + "\n", path)
+        return written(strict_json(self._data()), path)
 
     def _data(self) -> dict[str, Any]:
         document = {
@@ -202,24 +202,6 @@ def metric_called(name: str) -> Metric:
 def _not_a_report(source: str | Path, error: Exception) -> InputError:
     name = str(source) if isinstance(source, Path) else "the text"
     return InputError(f"report: {name} is not a report ({type(error).__name__}: {error}); give what to_json wrote")
-
-
-def _written(text: str, path: str | Path | None) -> str:
-    if path is not None:
-        with whole_file(Path(path)) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    return text
-
-
-def _finite(value: Any) -> Any:
-    """Return JSON values with None in place of every number that JSON cannot say."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return vars(value) if isinstance(value, Interval) else value
 
 
 def _float(value: float | None) -> float:

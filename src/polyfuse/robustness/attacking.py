@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyfuse.attacks import ATTACKS, THREATS, Choice, build_threat, default_threat
+from polyfuse.attacks import THREATS, Choice, build_attack, build_threat, default_threat
 from polyfuse.attacks.contract import Attack
 from polyfuse.attacks.threat import Threat
 from polyfuse.core.errors import InputError, nearest
@@ -106,7 +106,7 @@ def attack_model(
     begun = time.monotonic()
     if examples is not None:
         check_free(examples)
-    attack = ATTACKS.build(name, options or {})
+    attack = build_attack(name, options or {})
     model.eval()
     chosen = subsets(list(threats), seed)
     shown = progress or Silent()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from polyfuse.core.files import whole_file
+from polyfuse.core.files import strict_json, written
 from polyfuse.metrics.bootstrap import Interval
 
 FORMAT = 1
@@ -88,11 +87,7 @@ class AttackReport:
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Return strict JSON, written to `path` where one is given."""
-        text = json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
-        if path is not None:
-            with whole_file(Path(path)) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-        return text
+        return written(strict_json({"format": FORMAT, **asdict(self)}), path)
 
 
 def _budget_text(budget: Budget) -> str:

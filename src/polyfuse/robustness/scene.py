@@ -14,7 +14,7 @@ from polyfuse.attacks.problem import Point, Problem
 from polyfuse.attacks.regions import Region
 from polyfuse.attacks.threat import Seam, Threat, Value
 from polyfuse.core.types import Features, Tensors
-from polyfuse.data.rows import Rows
+from polyfuse.data.rows import Rows, joined_text
 from polyfuse.ensemble import Ensemble, is_table
 from polyfuse.model import FusionModel, Model
 
@@ -139,8 +139,8 @@ class Scene:
         """Return the texts of some rows, as learners read them."""
         if name not in values:
             return [self.rows.text(name, row) for row in numbers.tolist()]
-        columns = [column.type for column in self.rows.schema.of(name)]
-        return [_joined(value, columns) for value in values[name]]
+        texts = [i for i, column in enumerate(self.rows.schema.of(name)) if column.type == "text"]
+        return [None if value is None else joined_text([value[i] for i in texts]) for value in values[name]]
 
 
 def is_differentiable(model: Model) -> bool:
@@ -155,11 +155,6 @@ def _encoded_by_all(model: Model) -> set[str]:
     assert isinstance(model, Ensemble)
     own = {name for member in model.members for name in member.own}
     return {name for name in model.reads if name not in own and not is_table(model.encoder(name))}
-
-
-def _joined(value: Value | None, columns: Sequence[str]) -> str | None:
-    cells = [cell for cell, type in zip(value or (), columns, strict=False) if type == "text" and cell is not None]
-    return "\n".join(cells) if cells else None
 
 
 def _to(tensors: Tensors, device: torch.device) -> Tensors:

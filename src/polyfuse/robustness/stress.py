@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from polyfuse.core.errors import InputError, nearest
-from polyfuse.core.files import whole_file
+from polyfuse.core.files import strict_json, written
 from polyfuse.core.progress import Progress, Silent
 from polyfuse.data.corruption import corruptions_for
 from polyfuse.data.corruption.applying import corrupted
@@ -83,11 +82,7 @@ class StressReport:
         """Return strict JSON, written to `path` where one is given."""
         means = {modality: self.mean(modality) for modality in self.corrupted}
         document = {"format": FORMAT, **asdict(self), "means": means}
-        text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
-        if path is not None:
-            with whole_file(Path(path)) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-        return text
+        return written(strict_json(document), path)
 
 
 def stress(

@@ -36,7 +36,8 @@ class AdversarialSettings(Strict):
     Attributes:
         method: "pgd" (Madry et al. 2018); "fgsm_rs" from a random start (Wong et al. 2020) and "nfgsm" from noise twice
             as wide as the region (de Jorge et al. 2022), both in one step; "free" uses each gradient twice, for the
-            weights and for the input, and replays each batch (Shafahi et al. 2019); "trades" (Zhang et al. 2019) and
+            weights and for the input, and replays each batch (Shafahi et al. 2019; a resumed run begins with unchanged
+            inputs again); "trades" (Zhang et al. 2019) and
             "mart" (Wang et al. 2020) let the answers at clean and changed inputs agree, of a classification.
         budgets: by modality, what the adversary may change: "linf:8/255", or a mapping; the defaults when left out.
         steps: of the attack in pgd, trades and mart; replays of a batch in free.
@@ -80,7 +81,6 @@ class Adversary:
     threats: Mapping[str, Threat]
     settings: AdversarialSettings
     seed: int
-    switched: bool = False
     _carried: Point = field(default_factory=dict)
     _leaves: Point = field(default_factory=dict)
     _problem: Problem | None = None
@@ -141,12 +141,12 @@ class Adversary:
         return _with(self.model, batch.inputs, _WATCHED(self.problem(batch), seed=self.seed).inputs)
 
     def collapsed(self, robust: float, best: float) -> bool:
-        """Tell whether one-step training has overfitted to its own step, and go on with several steps if so."""
-        if self.settings.method not in ONE_STEP or not robust < best - _COLLAPSE:
-            return False
+        """Tell whether one-step training has overfitted to its own step."""
+        return self.settings.method in ONE_STEP and robust < best - _COLLAPSE
+
+    def take_several_steps(self) -> None:
+        """Go on with several steps: what one-step training does that has collapsed."""
         self.settings = self.settings.model_copy(update={"method": "pgd", "steps": _AFTERWARDS, "size": None})
-        self.switched = True
-        return True
 
     def _found(self, problem: Problem, random: torch.Generator) -> Point:
         """Search as the method does."""
@@ -163,9 +163,8 @@ class Adversary:
             gradient, _, _ = problem.gradient(x)
             return problem.ascend(x, gradient, full * (size or 1.25))
         # N-FGSM: noise of twice the radius, and neither it nor the step is brought back into the region.
-        noisy = {
-            name: region.clean + 2 * (region.start(random) - region.clean) for name, region in problem.regions.items()
-        }
+        free = problem.map(lambda region: replace(region, low=region.low - torch.inf, high=region.high + torch.inf))
+        noisy = {name: 2 * x - problem.regions[name].clean for name, x in free.start(random).items()}
         gradient, _, _ = problem.gradient(noisy)
         return {
             name: region.ascend(noisy[name], gradient[name], full * (size or 1.0))

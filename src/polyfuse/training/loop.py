@@ -35,7 +35,7 @@ Log = Callable[[dict[str, float], int], None]
 Array: TypeAlias = NDArray[Any]
 _VALIDATION_BATCH = 256
 _WATCHED = 256  # validation rows that are attacked after each epoch
-KINDS = ("validation", "robust")
+_KINDS = ("validation", "robust")
 _GROUP = 16  # batches among whose rows those of like length meet
 
 
@@ -70,6 +70,7 @@ class _State:
     best_loss: float = math.inf
     best_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
+    several_steps: bool = False  # whether an adversary that took one step takes several since
 
 
 class Trainer:
@@ -275,6 +276,8 @@ class Trainer:
             value = figures[f"robust_{self.metric.name}"] = self._robust(self._adversary)
             if self._best and self._adversary.collapsed(value, state.best):
                 self._replica.load(self._best)
+                self._adversary.take_several_steps()
+                state.several_steps = True
         if not self._best or self._rank(value, loss) > self._rank(state.best, state.best_loss):
             self._keep(value, loss)
         return figures
@@ -304,7 +307,7 @@ class Trainer:
         state = self._state
         epoch = f"epoch {min(state.epoch + 1, self._last)}/{self._last}"
         if self._adversary is not None and state.history:
-            clean, robust = (state.history[-1].get(f"{kind}_{self.metric.name}", math.nan) for kind in KINDS)
+            clean, robust = (state.history[-1].get(f"{kind}_{self.metric.name}", math.nan) for kind in _KINDS)
             return f"{epoch}, {self.metric.name} {clean:.4g}, under attack {robust:.4g}"
         return epoch if math.isnan(state.best) else f"{epoch}, best {self.metric.name} {state.best:.4g}"
 
@@ -328,6 +331,8 @@ class Trainer:
         set_random_states(checkpoint.random)
         self._best = checkpoint.best
         self._state = _State(**checkpoint.progress)
+        if self._adversary is not None and self._state.several_steps:
+            self._adversary.take_several_steps()
 
 
 def scored(model: FusionModel, batches: Batches, device: torch.device) -> tuple[Array, Array, float]:

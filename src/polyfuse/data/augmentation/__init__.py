@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from pydantic import TypeAdapter, ValidationError
-
-from polyfuse.core.errors import InputError, nearest
+from polyfuse.core.errors import InputError
 from polyfuse.core.registry import Registry
 from polyfuse.data.augmentation.contract import Augmentation
-from polyfuse.data.choosing import unread
+from polyfuse.data.choosing import checked, unread
 from polyfuse.data.schema import Column, ColumnType, Task
 
 AUGMENTATIONS: Registry[Augmentation] = Registry(
@@ -94,13 +92,4 @@ def _read(choice: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     name = options.pop("name", None)
     if not isinstance(name, str):
         raise InputError(f"augmentations: {choice!r:.80} given: an augmentation is a name, or a mapping with a name")
-    known = AUGMENTATIONS.options(name)
-    for option, given in options.items():
-        if option not in known:
-            raise InputError(f"augmentations: {name!r} has no option {option!r}; {nearest(str(option), known)}")
-        try:
-            options[option] = TypeAdapter(known[option].annotation).validate_python(given)
-        except ValidationError as error:
-            rule = error.errors()[0]["msg"]
-            raise InputError(f"augmentations: {name}.{option}: {given!r:.80} given: {rule}") from error
-    return name, options
+    return name, checked(AUGMENTATIONS, name, options, "augmentations")
