@@ -17,6 +17,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import polyfuse as pf
 from measure import about, cost, data_folder, empty_cache, peak_mb, show
+from polyfuse.fusion import FUSIONS
 
 TARGET = "Recommended IND"
 
@@ -45,6 +46,11 @@ def baseline(train: pd.DataFrame, test: pd.DataFrame) -> list[object]:
     ]
 
 
+def component(combine: str | dict[str, object]) -> object:
+    """Return the name of a candidate's component."""
+    return combine["name"] if isinstance(combine, dict) else combine
+
+
 def main() -> None:
     folder = data_folder("cloth")
     about()
@@ -69,6 +75,12 @@ def main() -> None:
         found = predictor.metrics["comparison"]
         compared = sum(line["seconds"] for line in found["candidates"])
         told.append(f"{preset}: {compared:.1f} s of learning and scoring to compare; one row {row_ms:.0f} ms")
+        fusions = [line for line in found["candidates"] if component(line["spec"]["combine"]) in FUSIONS]
+        named = {line["candidate"]: line["seconds"] for line in fusions if line["rows"]}
+        left = [line["candidate"] for line in fusions if not line["rows"]]
+        told.append(
+            f"  {len(named)} fusions of them {sum(named.values()):.1f} s; not measured: {', '.join(left) or 'none'}"
+        )
         told.append(f"  {found['reason']}")
     headings = ["model", "ROC AUC", "95 %", "accuracy", "fit wall s", "fit CPU s", "second fit, of the first"]
     show(headings, rows)

@@ -192,6 +192,8 @@ def test_subsets() -> None:
         ({"budgets": {"image": {"radius": 1}}}, "needs a name"),
         ({"attack": "ensembl"}, "ensemble"),
         ({"options": {"step": 3}}, "steps"),
+        ({"options": {"steps": "many"}}, "valid integer"),
+        ({"options": {"steps": 0}}, "greater than or equal to 1"),
     ],
 )
 def test_a_wrong_call_is_told_what_is_wrong(

@@ -22,6 +22,7 @@ from polyfuse.fusion import FUSIONS
 from polyfuse.heads import HEADS
 from polyfuse.model import FusionModel
 from polyfuse.training.adversarial import AdversarialSettings, Adversary, Method, adversarial_loss
+from polyfuse.training.checkpoints import Checkpoints
 
 Find = Callable[[str], str]
 METHODS: list[Method] = ["pgd", "fgsm_rs", "nfgsm", "free", "trades", "mart"]
@@ -155,6 +156,35 @@ def test_a_collapse_turns_one_step_into_several() -> None:
     assert by.settings.method == "pgd"
     assert not by.collapsed(0.1, 0.6)
     assert not adversary("pgd").collapsed(0.0, 1.0)
+
+
+def test_a_collapse_survives_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    found, save = Adversary._found, Checkpoints.save
+    saved = 0
+
+    def watched(self: Adversary, *given: Any) -> Any:
+        seen.append(self.settings.method)
+        return found(self, *given)
+
+    def killed(self: Checkpoints, checkpoint: Any) -> None:
+        nonlocal saved
+        save(self, checkpoint)
+        saved += 1
+        if saved == 3:
+            raise RuntimeError("killed")
+
+    monkeypatch.setattr(Adversary, "_found", watched)
+    monkeypatch.setattr(Adversary, "collapsed", lambda self, *_: self.settings.method == "nfgsm")
+    monkeypatch.setattr(Checkpoints, "save", killed)
+    table, settings = pictures(tmp_path, 60), {"robust": True, "training": {"epochs": 5, "trackers": []}}
+    with pytest.raises(RuntimeError, match="killed"):
+        pf.Predictor("y", **settings).fit(table, out=tmp_path / "run", progress=False)
+    assert set(seen) == {"nfgsm", "pgd"}
+    seen.clear()
+    monkeypatch.setattr(Checkpoints, "save", save)
+    pf.Predictor("y", **settings).fit(table, out=tmp_path / "run", resume=True, progress=False)
+    assert set(seen) == {"pgd"}
 
 
 def pictures(folder: Path, rows: int = 240) -> pd.DataFrame:

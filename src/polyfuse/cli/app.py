@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from polyfuse.cli.arguments import pair, predictor_of
 from polyfuse.core.version import __version__
 
 app = typer.Typer(
@@ -110,7 +111,7 @@ def fit(
     from polyfuse.cli import show
     from polyfuse.core import processes
 
-    predictor = _predictor(target, recipe, settings, preset=preset, **{"training.time_limit": time_limit})
+    predictor = predictor_of(target, recipe, settings, preset=preset, **{"training.time_limit": time_limit})
     plan = predictor.plan(train)
     if processes.first():
         show.plan(plan)
@@ -155,7 +156,7 @@ def tune(
     """
     from polyfuse.cli import show
 
-    predictor = _predictor(target, recipe, settings, preset=preset, **{"training.seed": seed})
+    predictor = predictor_of(target, recipe, settings, preset=preset, **{"training.seed": seed})
     plan = predictor.plan(train)
     show.plan(plan, searched=True)
     predictor.tune(
@@ -235,7 +236,7 @@ def recipe(
     """
     from polyfuse.cli import show
 
-    plan = _predictor(target, recipe, settings, preset=preset).plan(train)
+    plan = predictor_of(target, recipe, settings, preset=preset).plan(train)
     show.left_out(plan.schema)
     if as_json:
         typer.echo(json.dumps(plan.recipe.as_data(), indent=1, ensure_ascii=False))
@@ -333,7 +334,7 @@ def attack(
     """
     from polyfuse.predictor import load
 
-    budgets = dict(_pair(text, "--budget", "image=linf:8/255") for text in budget or [])
+    budgets = dict(pair(text, "--budget", "image=linf:8/255") for text in budget or [])
     names = [name.strip() for name in modalities.split(",")] if modalities is not None else None
     options: dict[str, int] = {"steps": 20, "rivals": 2, "queries": 50} if fast and search == "ensemble" else {}
     report = load(run).attack(
@@ -381,31 +382,3 @@ def stress(
         progress=True,
     )
     typer.echo(report.to_json() if as_json else str(report))
-
-
-def _predictor(target: list[str] | None, recipe: Path | None, settings: list[str] | None, **options: Any) -> Any:
-    """Return the predictor of a call; options are keys of the recipe, None where they were not given."""
-    from polyfuse.predictor import Predictor
-
-    chosen = dict(map(_setting, settings or []))
-    chosen |= {key: value for key, value in options.items() if value is not None}
-    return Predictor(target or None, recipe=recipe, **chosen)
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    """Split KEY=VALUE; the value is YAML."""
-    import yaml
-
-    key, value = _pair(text, "--set", "fusion=attention")
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise typer.BadParameter(f"--set {text!r}: the value is not YAML: {' '.join(str(error).split())}") from error
-
-
-def _pair(text: str, option: str, example: str) -> tuple[str, str]:
-    """Split KEY=VALUE."""
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise typer.BadParameter(f"{option} {text!r}: write KEY=VALUE, e.g. {example}")
-    return key, value

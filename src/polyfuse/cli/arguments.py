@@ -1,0 +1,36 @@
+"""What several commands make of their arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def predictor_of(target: list[str] | None, recipe: Path | None, settings: list[str] | None, **options: Any) -> Any:
+    """Return the predictor of a call; options are keys of the recipe, None where they were not given."""
+    from polyfuse.predictor import Predictor
+
+    chosen = dict(map(_setting, settings or []))
+    chosen |= {key: value for key, value in options.items() if value is not None}
+    return Predictor(target or None, recipe=recipe, **chosen)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """Split KEY=VALUE; the value is YAML."""
+    import yaml
+
+    key, value = pair(text, "--set", "fusion=attention")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise typer.BadParameter(f"--set {text!r}: the value is not YAML: {' '.join(str(error).split())}") from error
+
+
+def pair(text: str, option: str, example: str) -> tuple[str, str]:
+    """Split KEY=VALUE."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise typer.BadParameter(f"{option} {text!r}: write KEY=VALUE, e.g. {example}")
+    return key, value
