@@ -150,6 +150,7 @@ answers = predictor.predict(table).tolist()
 every = processes.gathered(answers)
 assert len(every) == 2 and every[0] == every[1], every
 assert processes.total(torch.tensor([1.0, float(processes.rank())])).tolist() == [2.0, 1.0]
+processes.wait()
 """
 
 

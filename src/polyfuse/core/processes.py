@@ -17,6 +17,7 @@ from torch import Tensor, distributed
 T = TypeVar("T")
 
 _alone = False
+_round: distributed.Work | None = None
 
 
 def started() -> int:
@@ -52,9 +53,15 @@ def _leave() -> None:
 
 
 def wait() -> None:
-    """Wait until all processes are here."""
+    """Wait until all processes are here; what they did together before is over then, in every thread.
+
+    A thread that drops the last hold on what it sent needs Python, and aborts if that ends meanwhile. This round sees off
+    all before it, and is held here, so that Python may end after it.
+    """
+    global _round
     if _together():
-        distributed.barrier()
+        _round = distributed.barrier(async_op=True)
+        _round.wait()
 
 
 def agreed(value: T) -> T:
