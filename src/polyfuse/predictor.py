@@ -331,6 +331,7 @@ class Predictor:
         *,
         modalities: Sequence[str] | None = None,
         budgets: Mapping[str, Any] | None = None,
+        absent: Collection[str] = (),
         attack: str = "ensemble",
         options: Mapping[str, Any] | None = None,
         factors: Sequence[float] = (),
@@ -344,8 +345,10 @@ class Predictor:
 
         Args:
             data: as for `evaluate`.
-            modalities: that the adversary may change; when left out those with a budget, else all that it can.
+            modalities: that the adversary may change; when left out those with a budget, else all that it can. None is
+                changed where the list is empty and some may be taken away.
             budgets: by modality, what may change and by how much: "linf:8/255", {"name": "snr", "decibels": 20}.
+            absent: modalities that the adversary may take away, of which one stays in each row.
             attack: name of the search; `polyfuse info` lists them.
             options: of the search.
             factors: on all radii, for each of which the worst case is measured too.
@@ -362,11 +365,11 @@ class Predictor:
         from polyfuse.robustness import attack_model, threats_of
 
         model = self._need_model().model
-        threats = threats_of(model, self.schema, modalities, budgets or {})
+        threats = threats_of(model, self.schema, modalities, budgets or {}, absent)
         shown = make_progress(progress)
         given = _some(self._rows_to_measure(data, shown), rows, seed)
         folder = Path(examples) if examples is not None else None
-        searched: dict[str, Any] = {"factors": factors, "seed": seed, "examples": folder}
+        searched: dict[str, Any] = {"absent": absent, "factors": factors, "seed": seed, "examples": folder}
         return attack_model(
             model, given, self._device, threats, attack, options, checked=checked, progress=shown, **searched
         )

@@ -170,6 +170,55 @@ def test_audit_of_what_was_not_changed(predictor: pf.Predictor, folder: Path) ->
     assert audit(threats["image"], predictor.model.encoder("image"), values, values, "image") == 0
 
 
+def test_what_is_taken_away_is_the_worst_of_what_can_be(predictor: pf.Predictor, folder: Path) -> None:
+    data = folder / "test.csv"
+    report = predictor.attack(data, modalities=[], absent=["image", "audio"], checked=False, progress=False)
+    truth = pd.read_csv(data)["kind"]
+    both = pd.read_csv(data)[["photo", "sound"]].notna().all(axis=1)
+    assert 0 < (~both).sum() < len(truth)
+    right = {"": predictor.predict(data) == truth}
+    for name in ("image", "audio"):
+        # Where it is all that a row has, it stays.
+        right[name] = right[""].where(~both, predictor.predict(data, without=[name]) == truth)
+        assert report.subsets[name].value == pytest.approx((right[""] & right[name]).mean())
+    worst = (right[""] & right["image"] & right["audio"]).mean()
+    assert report.worst.value == report.subsets["image + audio"].value == pytest.approx(worst)
+    assert worst < right[""].mean()
+    assert report.budgets == {}
+    assert report.absent == ["image", "audio"]
+    assert "audio: may be taken away" in str(report)
+
+
+def test_what_is_left_is_changed_where_another_is_taken_away(
+    predictor: pf.Predictor, folder: Path, tmp_path: Path
+) -> None:
+    call: dict[str, Any] = {"budgets": {"image": "linf:6/255"}, "options": SMALL, "checked": False, "progress": False}
+    alone = predictor.attack(folder / "test.csv", **call)
+    away = predictor.attack(folder / "test.csv", modalities=[], absent=["audio"], checked=False, progress=False)
+    report = predictor.attack(folder / "test.csv", absent=["audio"], examples=tmp_path / "seen", **call)
+    assert list(report.subsets) == ["image", "audio", "image + audio"]
+    assert report.subsets["image"].value == alone.worst.value
+    assert report.subsets["audio"].value == away.worst.value
+    assert report.worst.value < min(alone.worst.value, away.worst.value)
+    changes = [line["changed"] for line in json.loads((tmp_path / "seen" / "examples.json").read_text())]
+    assert any(set(change) == {"photo", "sound"} and change["sound"] == "taken away" for change in changes)
+
+
+def test_what_no_budget_allows_fails_the_run(predictor: pf.Predictor, folder: Path) -> None:
+    rows = rows_of(predictor, folder)
+    threats = threats_of(predictor.model, predictor.schema, ["image"], {})
+    encoder = predictor.model.encoder("image")
+    values = [rows.value("image", row) for row in range(len(rows))]
+    gone = [None, *values[1:]]
+    assert values[0] is not None
+    with pytest.raises(PolyfuseError, match="row 0 was taken away, which no budget allows"):
+        audit(threats["image"], encoder, values, gone, "image")
+    assert audit(threats["image"], encoder, values, gone, "image", absent=True) == 0
+    other = [values[1], *values[1:]]
+    with pytest.raises(PolyfuseError, match="row 0 was changed, which no budget allows"):
+        audit(None, encoder, values, other, "image", absent=True)
+
+
 def test_subsets() -> None:
     assert [len(some) for some in subsets(list("abc"), 0)] == [1, 1, 1, 2, 2, 2, 3]
     many = subsets(list("abcdefgh"), 0)
@@ -185,6 +234,8 @@ def test_subsets() -> None:
         ({"modalities": ["imag"]}, "image"),
         ({"budgets": {"photo": "linf"}}, "no modality 'photo'"),
         ({"budgets": {"image": "lin"}}, "linf"),
+        ({"absent": ["sound"]}, "no modality 'sound'"),
+        ({"modalities": []}, "none of the modalities"),
         ({"budgets": {"image": "snr:20"}}, "changes audio"),
         ({"budgets": {"image": "linf:much"}}, "fraction"),
         ({"budgets": {"image": "linf:-1"}}, "greater than 0"),
@@ -209,6 +260,8 @@ def test_the_command_writes_examples_and_json(folder: Path, tmp_path: Path) -> N
     report = json.loads(shown)
     assert report["rows"] == 10
     assert list(report["subsets"]) == ["image"]
+    also = polyfuse(*call, "--rows", "10", "--absent", "audio", "--json", cwd=tmp_path)[0]
+    assert list(json.loads(also)["subsets"]) == ["image", "audio", "image + audio"]
     examples = json.loads((tmp_path / "seen" / "examples.json").read_text())
     turned = round(10 * (report["clean"]["value"] - report["worst"]["value"]))
     assert len(examples) >= turned > 0

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from polyfuse.cli.arguments import pair, predictor_of
+from polyfuse.cli.arguments import listed, pair, predictor_of
 from polyfuse.core.version import __version__
 
 app = typer.Typer(
@@ -313,6 +313,10 @@ def attack(
             metavar="MODALITY=THREAT:RADIUS",
         ),
     ] = None,
+    absent: Annotated[
+        str | None,
+        typer.Option(help="What the adversary may take away, too; one modality of each row stays.", metavar="A,B"),
+    ] = None,
     search: Annotated[
         str, typer.Option("--attack", help="The search; [bold]polyfuse info[/bold] lists them.")
     ] = "ensemble",
@@ -335,12 +339,12 @@ def attack(
     from polyfuse.predictor import load
 
     budgets = dict(pair(text, "--budget", "image=linf:8/255") for text in budget or [])
-    names = [name.strip() for name in modalities.split(",")] if modalities is not None else None
     options: dict[str, int] = {"steps": 20, "rivals": 2, "queries": 50} if fast and search == "ensemble" else {}
     report = load(run).attack(
         rows,
-        modalities=names,
+        modalities=listed(modalities),
         budgets=budgets,
+        absent=listed(absent) or (),
         attack=search,
         options=options,
         factors=factor or (),
@@ -372,10 +376,9 @@ def stress(
     """
     from polyfuse.predictor import load
 
-    names = [name.strip() for name in modalities.split(",")] if modalities is not None else None
     report = load(run).stress(
         rows,
-        modalities=names,
+        modalities=listed(modalities),
         severities=(1, 3, 5) if fast else (1, 2, 3, 4, 5),
         seeds=1 if fast else 3,
         rows=min(limit or 200, 200) if fast else limit,

@@ -34,3 +34,8 @@ def pair(text: str, option: str, example: str) -> tuple[str, str]:
     if not equals or not key:
         raise typer.BadParameter(f"{option} {text!r}: write KEY=VALUE, e.g. {example}")
     return key, value
+
+
+def listed(text: str | None) -> list[str] | None:
+    """Split A,B; None where nothing was given."""
+    return None if text is None else [name.strip() for name in text.split(",")]

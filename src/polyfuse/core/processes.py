@@ -55,8 +55,8 @@ def _leave() -> None:
 def wait() -> None:
     """Wait until all processes are here; what they did together before is over then, in every thread.
 
-    A thread that drops the last hold on what it sent needs Python, and aborts if that ends meanwhile. This round sees off
-    all before it, and is held here, so that Python may end after it.
+    A thread that drops the last hold on what it sent needs Python, and aborts if that ends meanwhile. This round sees
+    off all before it, and is held here, so that Python may end after it.
     """
     global _round
     if _together():

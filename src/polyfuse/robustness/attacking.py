@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,11 @@ _METRICS = {"classification": "accuracy", "multilabel": "subset_accuracy", "regr
 
 
 def threats_of(
-    model: Model, schema: Schema, modalities: Sequence[str] | None, budgets: Mapping[str, Choice]
+    model: Model,
+    schema: Schema,
+    modalities: Sequence[str] | None,
+    budgets: Mapping[str, Choice],
+    absent: Collection[str] = (),
 ) -> dict[str, Threat]:
     """Return the threat to each modality under attack.
 
@@ -43,19 +47,22 @@ def threats_of(
         schema: of its training table.
         modalities: under attack; all with a budget, or else all that can be attacked, when left out.
         budgets: threat models that are not to be the default.
+        absent: modalities that may be taken away, whether or not there is a threat to them.
 
     Raises:
         InputError: a modality is unknown, has no threat, or its encoder has no place where an attack can act.
     """
-    for name in [*(modalities or ()), *budgets]:
+    for name in [*(modalities or ()), *budgets, *absent]:
         if name not in schema.modalities:
             raise InputError(f"attack: there is no modality {name!r}; {nearest(name, schema.modalities)}")
-    named = list(modalities) if modalities is not None else [name for name in schema.modalities if name in budgets]
+    if absent and len(schema.modalities) == 1:
+        raise InputError("attack: the only modality cannot be taken away; leave  absent  out")
+    named = modalities if modalities is not None else [name for name in schema.modalities if name in budgets] or None
     threats = {}
-    for name in named or schema.modalities:
+    for name in schema.modalities if named is None else named:
         columns = schema.of(name)
         choice = budgets.get(name) or default_threat(columns)
-        if choice is None and not named:
+        if choice is None and named is None:
             continue
         if choice is None:
             raise InputError(
@@ -65,7 +72,7 @@ def threats_of(
         if threat.continuous and not model.encoder(name).continuous:
             raise InputError(f"attack: the encoder of {name!r} has no continuous input for {choice!r}; leave it out")
         threats[name] = threat
-    if not threats:
+    if not threats and not absent:
         raise InputError(f"attack: none of the modalities {', '.join(schema.modalities)} can be attacked")
     return threats
 
@@ -78,6 +85,7 @@ def attack_model(
     name: str = "ensemble",
     options: Mapping[str, Any] | None = None,
     *,
+    absent: Collection[str] = (),
     factors: Sequence[float] = (),
     seed: int = 0,
     examples: Path | None = None,
@@ -93,6 +101,7 @@ def attack_model(
         threats: to each modality under attack.
         name: of the attack.
         options: of the attack.
+        absent: modalities that the adversary may take away.
         factors: on all radii, for each of which the worst case is measured too.
         seed: of all random numbers.
         examples: a folder for rows whose answer was changed, which must not exist yet.
@@ -108,15 +117,16 @@ def attack_model(
         check_free(examples)
     attack = build_attack(name, options or {})
     model.eval()
-    chosen = subsets(list(threats), seed)
+    hand = [name for name in model.modalities if name in threats or name in absent]
+    chosen = subsets(hand, seed)
     shown = progress or Silent()
     total = len(rows) * len(chosen) * (1 + len(factors))
     with shown.bar("Attacking", total) as bar:
-        run = _Run(model, rows, device, attack, chosen, seed, bar.advance)
+        run = _Run(model, rows, device, attack, hand, frozenset(absent), chosen, seed, bar.advance)
         whole = run.of(threats)
         curve = {factor: run.of({key: threat.scaled(factor) for key, threat in threats.items()}) for factor in factors}
     seen = Checked({}, [])
-    if checked:
+    if checked and threats:
         some = rows.subset(range(min(_CHUNK, len(rows))))
         seen = check_attack(Scene.of(model, some, list(threats), device), threats, seed, shown)
     budgets = {
@@ -136,6 +146,7 @@ def attack_model(
         clean=whole.clean,
         subsets=whole.subsets,
         worst=whole.worst,
+        absent=[name for name in hand if name in absent],
         curve=dict(sorted(known.items())) if factors else {},
         checks=seen.seen,
         warnings=seen.warnings,
@@ -167,28 +178,38 @@ class _Run:
     rows: Rows
     device: torch.device
     attack: Attack
+    hand: Sequence[str]
+    absent: frozenset[str]
     chosen: Sequence[frozenset[str]]
     seed: int
     advance: Any
 
     def of(self, threats: Mapping[str, Threat]) -> _Measured:
         """Attack all rows, and measure by the way that every table goes."""
-        found: dict[frozenset[str], Values] = {some: {name: [] for name in threats} for some in self.chosen}
-        clean: Values = {name: [] for name in threats}
+        found: dict[frozenset[str], Values] = {some: {name: [] for name in self.hand} for some in self.chosen}
+        clean: Values = {name: [] for name in self.hand}
         for start in range(0, len(self.rows), _CHUNK):
             part = self.rows.subset(range(start, min(start + _CHUNK, len(self.rows))))
-            scene = Scene.of(self.model, part, list(threats), self.device)
-            for name in threats:
+            scene = Scene.of(self.model, part, self.hand, self.device)
+            for name in self.hand:
                 clean[name] += scene.values[name]
-            for some, worst in attacked(scene, threats, self.attack, self.chosen, self.seed):
-                for name in threats:
+            for some, worst in attacked(scene, threats, self.attack, self.chosen, self.seed, self.absent):
+                for name in self.hand:
                     found[some][name] += worst.scene.values[name]
                 self.advance(len(part))
         used = {
             name: max(
-                audit(threat, self.model.encoder(name), clean[name], found[some][name], name) for some in self.chosen
+                audit(
+                    threats.get(name),
+                    self.model.encoder(name),
+                    clean[name],
+                    found[some][name],
+                    name,
+                    absent=name in self.absent,
+                )
+                for some in self.chosen
             )
-            for name, threat in threats.items()
+            for name in self.hand
         }
         return self._measured(clean, found, used)
 
@@ -223,8 +244,9 @@ class _Run:
         for name, values in found.items():
             columns = self.rows.schema.modalities[name]
             for row, (before, after) in enumerate(zip(clean[name], values, strict=True)):
-                if after is not None and after is not before:
-                    cells[row] |= {(column, row): cell for column, cell in zip(columns, after, strict=True)}
+                if after is not before:
+                    changed = after if after is not None else [None] * len(columns)
+                    cells[row] |= {(column, row): cell for column, cell in zip(columns, changed, strict=True)}
         return cells
 
 

@@ -65,11 +65,12 @@ def write_examples(folder: Path, clean: Rows, found: Rows, before: list[Any], af
 
 def _written(before: Any, after: Any, folder: Path, name: str) -> Any:
     """Write what is seen or heard, and return what the JSON document says of a changed cell."""
+    if after is None:
+        return "taken away"
     if isinstance(before, Sound):
         files = [f"{name}-{which}.wav" for which in ("before", "after")]
         for file, sound in zip(files, (before, after), strict=True):
-            if sound is not None:
-                soundfile.write(folder / file, sound.samples, sound.rate, subtype="FLOAT")
+            soundfile.write(folder / file, sound.samples, sound.rate, subtype="FLOAT")
         return files
     if isinstance(before, list):
         files = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -73,11 +73,17 @@ def subsets(modalities: Sequence[str], seed: int) -> list[frozenset[str]]:
 
 
 def attacked(
-    scene: Scene, threats: Mapping[str, Threat], attack: Attack, chosen: Sequence[frozenset[str]], seed: int
+    scene: Scene,
+    threats: Mapping[str, Threat],
+    attack: Attack,
+    chosen: Sequence[frozenset[str]],
+    seed: int,
+    absent: Collection[str] = (),
 ) -> Iterator[tuple[frozenset[str], Worst]]:
     """Attack rows in every subset of the modalities, and yield the worst of each.
 
-    A larger subset begins with the worst of the smaller ones inside it, so that it can only be worse.
+    A larger subset begins with the worst of the smaller ones inside it, so that it can only be worse. Of those that may
+    be taken away, every part is, and what is left of the subset is changed.
 
     Args:
         scene: clean rows.
@@ -85,17 +91,35 @@ def attacked(
         attack: on what is continuous.
         chosen: subsets, the smaller ones first.
         seed: of all random numbers.
+        absent: modalities that the adversary may take away; one of each row's stays.
     """
-    known: dict[frozenset[str], Worst] = {}
-    clean = Worst.at(scene)
+    worst_of: dict[frozenset[str], Worst] = {}
+    known: dict[tuple[frozenset[str], frozenset[str]], Worst] = {}  # by what is taken away, and what is changed
+    unchanged = Worst.at(scene)
     for some in chosen:
-        worst = clean
-        for smaller, found in known.items():
+        worst = unchanged
+        for smaller, found in worst_of.items():
             if smaller < some:
                 worst = worst.or_worse(found)
-        mine = {name: threat for name, threat in threats.items() if name in some}
-        known[some] = _worsened(worst, scene, mine, attack, seed)
-        yield some, known[some]
+        for gone in _parts(some.intersection(absent)):
+            changed = some - gone
+            if not changed <= threats.keys() or (gone and bool(worst.reached.all())):
+                continue
+            clean = scene.without(gone) if gone else scene
+            start = Worst.at(clean) if gone else unchanged
+            for (lacking, smaller), found in known.items():
+                if lacking == gone and smaller < changed:
+                    start = start.or_worse(found)
+            mine = {name: threat for name, threat in threats.items() if name in changed}
+            known[gone, changed] = _worsened(start, clean, mine, attack, seed)
+            worst = worst.or_worse(known[gone, changed])
+        worst_of[some] = worst
+        yield some, worst
+
+
+def _parts(names: frozenset[str]) -> Iterator[frozenset[str]]:
+    """Return all subsets of some names, the empty one first."""
+    return (frozenset(some) for size in range(len(names) + 1) for some in combinations(sorted(names), size))
 
 
 def _worsened(worst: Worst, clean: Scene, threats: Mapping[str, Threat], attack: Attack, seed: int) -> Worst:

@@ -45,6 +45,7 @@ class AttackReport:
         clean: the metric on the rows as they are.
         subsets: "image", "audio", "image + audio", …: the metric where these modalities are attacked.
         worst: of each row the worst over all subsets.
+        absent: modalities that the adversary may take away.
         curve: factor on all radii to the metric of the worst case.
         checks: what speaks for or against the figures, in words; empty where nothing was checked.
         warnings: what a reader has to know before believing them.
@@ -60,6 +61,7 @@ class AttackReport:
     clean: Interval
     subsets: dict[str, Interval]
     worst: Interval
+    absent: list[str] = field(default_factory=list)
     curve: dict[float, float] = field(default_factory=dict)
     checks: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -77,6 +79,7 @@ class AttackReport:
             for pairs in (list(zip(line, widths, strict=True)) for line in lines)
         ]
         budgets = [f"{name}: {_budget_text(budget)}" for name, budget in self.budgets.items()]
+        budgets += [f"{name}: may be taken away" for name in self.absent]
         curve = [f"radius × {factor:g}: {value:.4f}" for factor, value in self.curve.items()]
         checks = [f"{name}: {said}" for name, said in self.checks.items()]
         warned = [f"warning: {said}" for said in self.warnings]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -92,10 +92,24 @@ class Scene:
         return self.with_values({name: values[name] for name in point})
 
     def with_values(self, values: Values) -> Scene:
-        """Return the scene with other values of some modalities."""
-        device = self.present.device
+        """Return the scene with other values of some modalities; None takes one away."""
+        device, present = self.present.device, self.present.clone()
         inputs = {name: _to(self.model.encoder(name).prepare(some), device) for name, some in values.items()}
-        return replace(self, inputs={**self.inputs, **inputs}, values={**self.values, **values})
+        for name, some in values.items():
+            here = [value is not None for value in some]
+            present[:, self.model.modalities.index(name)] = torch.tensor(here, device=device)
+        return replace(self, inputs={**self.inputs, **inputs}, present=present, values={**self.values, **values})
+
+    def without(self, modalities: Collection[str]) -> Scene:
+        """Return the scene with some modalities taken away, where another one is left."""
+        gone = torch.tensor([name in modalities for name in self.model.modalities], device=self.present.device)
+        left = (self.present & ~gone).any(1).tolist()
+        return self.with_values(
+            {
+                name: [None if other else value for value, other in zip(self.values[name], left, strict=True)]
+                for name in modalities
+            }
+        )
 
     def damage(self) -> tuple[Tensor, Tensor]:
         """Return damage and success at the values as they are (rows,)."""
