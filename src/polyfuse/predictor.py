@@ -28,7 +28,7 @@ from polyfuse.data.schema import Schema
 from polyfuse.inference import Answers, answers_of, run, score
 from polyfuse.model import FusionModel, Model, Texts
 from polyfuse.progress import make_progress
-from polyfuse.recipe import Built, Recipe, read_recipe, updated
+from polyfuse.recipe import Built, Recipe, alone, late, read_recipe, updated
 from polyfuse.tuning import TUNINGS
 
 if TYPE_CHECKING:
@@ -381,6 +381,7 @@ class Predictor:
         modalities: Sequence[str] | None = None,
         severities: Sequence[int] = (1, 2, 3, 4, 5),
         seeds: int = 3,
+        references: Mapping[str, Predictor] | None = None,
         rows: int | None = None,
         progress: bool | Progress | None = None,
     ) -> StressReport:
@@ -391,6 +392,7 @@ class Predictor:
             modalities: whose values are damaged; all when left out.
             severities: of the damage, from 1, barely noticeable, to 5, heavy.
             seeds: of what is random; figures are means over them.
+            references: other predictors of the same column, which are measured beside it; see `references`.
             rows: at most so many, drawn at random.
             progress: whether bars are shown.
 
@@ -402,8 +404,26 @@ class Predictor:
 
         model, shown = self._need_model().model, make_progress(progress)
         given = _some(self._rows_to_measure(data, shown), rows, 0)
+        others = {name: (other.model, other.schema) for name, other in (references or {}).items()}
         chosen: dict[str, Any] = {"modalities": modalities, "severities": severities, "seeds": seeds}
-        return stress(model, given, self._device, **chosen, progress=shown)
+        return stress(model, given, self._device, **chosen, references=others, progress=shown)
+
+    def references(self, data: Any, *, progress: bool | Progress | None = None) -> dict[str, Predictor]:
+        """Fit what robustness is compared with: late fusion of the same encoders, and each modality's own model.
+
+        Args:
+            data: the training table.
+            progress: whether bars are shown.
+
+        Raises:
+            DataError: with every problem found in the table.
+            InputError: the model has a single modality.
+        """
+        names = list(self.schema.modalities)
+        if len(names) == 1:
+            raise InputError("the model has a single modality: late fusion would be the same model")
+        recipes = {"late fusion": late(self.recipe)} | {f"{name} alone": alone(self.recipe, name) for name in names}
+        return {name: Predictor(recipe=recipe).fit(data, progress=progress) for name, recipe in recipes.items()}
 
     def save(self, folder: str | Path, *, standalone: bool = True, overwrite: bool = False) -> Path:
         """Write the artifact, whole or not at all, and return its folder.

@@ -75,6 +75,40 @@ def test_figures_are_those_of_the_same_rows_measured_by_hand(predictor: tuple[pf
     assert json.loads(report.to_json())["means"]["text"] == report.mean("text")
 
 
+def test_references_stand_beside_it(predictor: tuple[pf.Predictor, Path]) -> None:
+    model, path = predictor
+    others = model.references(path, progress=False)
+    assert list(others) == ["late fusion", "text alone", "table alone"]
+    assert {name: list(other.schema.modalities) for name, other in others.items()} == {
+        "late fusion": ["text", "table"],
+        "text alone": ["text"],
+        "table alone": ["table"],
+    }
+    assert others["late fusion"].recipe.fusion.name == "late"
+    chosen: dict[str, Any] = {"severities": [5], "seeds": 2, "progress": False}
+    report = model.stress(path, modalities=["table"], references={**others, "itself": model}, **chosen)
+    for name, other in others.items():
+        by_itself = other.stress(path, **chosen)
+        beside = report.references[name]
+        assert beside.clean == by_itself.clean.value == other.evaluate(path, progress=False)["accuracy"]
+        if name == "late fusion":
+            ahead = [report.dropped[rate][0] - mean for rate, (mean, _) in by_itself.dropped.items()]
+            assert beside.relative["dropped"] == pytest.approx(np.mean(ahead))
+        # Damage to a table is none to a model that does not read it.
+        theirs = by_itself.mean("table") if name != "text alone" else beside.clean
+        assert beside.relative["table"] == pytest.approx(report.mean("table") - theirs)
+        fell = (report.clean.value - report.mean("table")) - (beside.clean - theirs)
+        assert beside.effective["table"] == pytest.approx(-fell)
+    assert set(report.references["itself"].relative.values()) == {0.0}
+    assert "beside text alone" in str(report)
+    assert (
+        json.loads(report.to_json())["references"]["text alone"]["clean"]
+        == others["text alone"].evaluate(path, progress=False)["accuracy"]
+    )
+    with pytest.raises(InputError, match="single modality"):
+        others["text alone"].references(path)
+
+
 def test_dropping_leaves_one_and_takes_the_share_that_it_says(predictor: tuple[pf.Predictor, Path]) -> None:
     model, path = predictor
     rows = read_rows(read_table(path, media_root=None), model.schema, training=False, answers=True)
@@ -90,7 +124,8 @@ def test_dropping_leaves_one_and_takes_the_share_that_it_says(predictor: tuple[p
 def test_the_command(predictor: tuple[pf.Predictor, Path], tmp_path: Path) -> None:
     _, path = predictor
     call = ["stress", path.parent / "run", path, "--fast", "--rows", "30", "--modalities", "text", "--json"]
-    report = json.loads(polyfuse(*call, cwd=tmp_path)[0])
+    report = json.loads(polyfuse(*call, "--train", path, cwd=tmp_path)[0])
+    assert list(report["references"]) == ["late fusion", "text alone", "table alone"]
     assert report["rows"] == 30
     assert report["severities"] == [1, 3, 5]
     assert list(report["corrupted"]) == ["text"]

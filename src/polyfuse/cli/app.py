@@ -367,6 +367,12 @@ def stress(
         str | None, typer.Option(help="Whose values are damaged; all when left out.", metavar="A,B")
     ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Severities 1, 3 and 5, one seed, at most 200 rows.")] = False,
+    train: Annotated[
+        Path | None,
+        typer.Option(
+            help="The training table: late fusion and each modality's own model are fitted on it, and measured beside."
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option("--rows", help="At most so many rows, drawn at random.", min=1)] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -376,8 +382,10 @@ def stress(
     """
     from polyfuse.predictor import load
 
-    report = load(run).stress(
+    predictor = load(run)
+    report = predictor.stress(
         rows,
+        references=predictor.references(train, progress=True) if train is not None else None,
         modalities=listed(modalities),
         severities=(1, 3, 5) if fast else (1, 2, 3, 4, 5),
         seeds=1 if fast else 3,

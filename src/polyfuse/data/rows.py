@@ -105,6 +105,13 @@ class Rows:
         part.skipped, part.notes = self.skipped, self.notes
         return part
 
+    def seen_by(self, schema: Schema) -> Rows:
+        """Return the same rows as a schema reads them that knows some of their columns only."""
+        part = self.subset(range(len(self)))
+        part.schema = schema
+        part.present = part._there()
+        return part
+
     def replaced(self, others: Mapping[tuple[str, int], Any]) -> Rows:
         """Return the same rows with other cells in some places; these rows stay as they are.
 

@@ -4,5 +4,17 @@ from polyfuse.recipe.building import Built, build
 from polyfuse.recipe.component import Component
 from polyfuse.recipe.description import DataSettings, Modality, Recipe
 from polyfuse.recipe.reading import read_recipe, updated
+from polyfuse.recipe.variants import alone, late
 
-__all__ = ["Built", "Component", "DataSettings", "Modality", "Recipe", "build", "read_recipe", "updated"]
+__all__ = [
+    "Built",
+    "Component",
+    "DataSettings",
+    "Modality",
+    "Recipe",
+    "alone",
+    "build",
+    "late",
+    "read_recipe",
+    "updated",
+]

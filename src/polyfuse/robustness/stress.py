@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from polyfuse.core.progress import Progress, Silent
 from polyfuse.data.corruption import corruptions_for
 from polyfuse.data.corruption.applying import corrupted
 from polyfuse.data.rows import Rows
+from polyfuse.data.schema import Schema
 from polyfuse.inference import score
 from polyfuse.metrics import METRICS
 from polyfuse.metrics.bootstrap import Interval, bootstrap
@@ -27,6 +28,25 @@ from polyfuse.robustness.joint import subsets
 FORMAT = 1
 RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
 SEVERITIES = (1, 2, 3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """How another model of the same rows stands under the same stress.
+
+    With m and r the metrics of the model and of the other one, over all damage d of one kind, and the sign that makes
+    more of them better: relative = mean of m(d) - r(d), and effective = relative - (m(0) - r(0)), which is what is left
+    of it when both begin alike (after Liang et al. 2021, whose only reference is late fusion).
+
+    Attributes:
+        clean: its metric on the rows as they are.
+        relative: by kind of damage, the modality that is corrupted or "dropped": by how much the model is better there.
+        effective: by how much less it falls.
+    """
+
+    clean: float
+    relative: dict[str, float]
+    effective: dict[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +67,7 @@ class StressReport:
         severities: of the corruptions.
         seeds: number of seeds.
         seconds: that it took.
+        references: other models of the same rows, e.g. late fusion, by name.
     """
 
     task: str
@@ -61,6 +82,7 @@ class StressReport:
     severities: tuple[int, ...]
     seeds: int
     seconds: float
+    references: dict[str, Reference] = field(default_factory=dict)
 
     def mean(self, modality: str) -> float:
         """Return the mean of the metric over all corruptions and severities of a modality."""
@@ -76,7 +98,16 @@ class StressReport:
             lines += ["", f"{modality + ', severity':<28}" + "".join(f"{severity:>8}" for severity in self.severities)]
             lines += [f"{name:<28}" + "".join(f"{value:>8.3f}" for value in values) for name, values in found.items()]
             lines.append(f"{'mean of all':<28}{self.mean(modality):>8.3f}")
+        for name, other in self.references.items():
+            lines += ["", f"{'beside ' + name:<28}{'better by':>12}{'falls less by':>16}"]
+            lines.append(f"{'as they are':<28}{self._better(self.clean.value, other.clean):>+12.4f}")
+            lines += [
+                f"{kind:<28}{value:>+12.4f}{other.effective[kind]:>+16.4f}" for kind, value in other.relative.items()
+            ]
         return "\n".join(lines)
+
+    def _better(self, mine: float, other: float) -> float:
+        return mine - other if self.greater_is_better else other - mine
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Return strict JSON, written to `path` where one is given."""
@@ -93,6 +124,7 @@ def stress(
     modalities: Sequence[str] | None = None,
     severities: Sequence[int] = SEVERITIES,
     seeds: int = 3,
+    references: Mapping[str, tuple[Model, Schema]] | None = None,
     progress: Progress | None = None,
 ) -> StressReport:
     """Take modalities away, and damage values, and measure.
@@ -104,6 +136,7 @@ def stress(
         modalities: that are corrupted; all when left out.
         severities: of the corruptions, from 1 to 5.
         seeds: of what is random; figures are means over them.
+        references: other models on the device, each with the schema of its training table, by name.
         progress: shows how far it is.
 
     Raises:
@@ -121,10 +154,14 @@ def stress(
     gone = [some for some in subsets(names, 0) if len(some) < len(names)]
     rates = RATES if len(names) > 1 else ()
     measure = _Measure(model, rows, device)
+    others = {name: _Measure(other, rows.seen_by(seen), device) for name, (other, seen) in (references or {}).items()}
+    at: dict[str, dict[str, list[float]]] = {name: {} for name in others}
     total = 1 + len(gone) + len(rates) * seeds + sum(map(len, chosen.values())) * len(severities) * seeds
     with (progress or Silent()).bar("Stressing", total) as bar:
 
-        def value(changed: Rows) -> float:
+        def value(changed: Rows, kind: str) -> float:
+            for name, other in others.items():
+                at[name].setdefault(kind, []).append(other.value(changed))
             bar.advance(1)
             return measure.value(changed)
 
@@ -136,17 +173,20 @@ def stress(
             bar.advance(1)
         dropped = {}
         for rate in rates:
-            values = [value(_dropped(rows, rate, seed)) for seed in range(seeds)]
+            values = [value(_dropped(rows, rate, seed), "dropped") for seed in range(seeds)]
             dropped[rate] = float(np.mean(values)), float(np.std(values))
         damaged: dict[str, dict[str, list[float]]] = {}
         for name, kinds in chosen.items():
             damaged[name] = {
                 kind: [
-                    float(np.mean([value(corrupted(rows, name, kind, severity, seed)) for seed in range(seeds)]))
+                    float(np.mean([value(corrupted(rows, name, kind, severity, seed), name) for seed in range(seeds)]))
                     for severity in severities
                 ]
                 for kind in kinds
             }
+    own = {"dropped": float(np.mean([mean for mean, _ in dropped.values()] or [clean.value]))}
+    own |= {name: float(np.mean(list(found.values()))) for name, found in damaged.items() if found}
+    sign = 1 if measure.metric.greater_is_better else -1
     return StressReport(
         task=schema.target.task,
         target=schema.target.name,
@@ -160,7 +200,17 @@ def stress(
         severities=tuple(severities),
         seeds=seeds,
         seconds=time.monotonic() - begun,
+        references={name: _beside(own, clean.value, at[name], others[name].value(rows), sign) for name in others},
     )
+
+
+def _beside(
+    own: Mapping[str, float], clean: float, other: Mapping[str, Sequence[float]], other_clean: float, sign: int
+) -> Reference:
+    """Return how a model stands beside another one, from the mean under each kind of damage, and without any."""
+    relative = {kind: sign * (own[kind] - float(np.mean(values))) for kind, values in other.items()}
+    ahead = sign * (clean - other_clean)
+    return Reference(other_clean, relative, {kind: value - ahead for kind, value in relative.items()})
 
 
 class _Measure:
@@ -174,7 +224,7 @@ class _Measure:
 
     def value(self, changed: Rows) -> float:
         """Return it on some version."""
-        scores, _ = score(self._model, changed, self._device)
+        scores, _ = score(self._model, changed.seen_by(self._rows.schema), self._device)
         return self.metric.function(self._truth.numpy(), scores.numpy())
 
     def interval(self, without: Collection[str]) -> Interval:
