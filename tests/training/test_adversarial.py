@@ -140,6 +140,51 @@ def test_a_step_costs_the_passes_that_the_papers_say(
     assert counted == {"forward": forwards, "backward": backwards}
 
 
+@pytest.mark.parametrize("method", ["pgd", "trades"])
+def test_weights_go_where_the_loss_is_higher_and_come_back(method: Method) -> None:
+    by, batch = adversary(method, awp=0.02), small_batch()
+    attacked = by.attacked(batch, 0, 10)
+    model = by.model
+
+    def loss() -> torch.Tensor:
+        return adversarial_loss(model, batch.inputs, attacked, batch.present, batch.target, by.settings)
+
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
+    low = loss()
+    low.backward()
+    gradients = {name: weight.grad for name, weight in model.named_parameters()}
+    for name, value in model.named_buffers():
+        value.copy_(buffers[name])
+    with by.worsened(batch, attacked, 0, 10):
+        assert float(loss()) > float(low)
+        moved = {name: weight.detach() - before[name] for name, weight in model.named_parameters()}
+        for name, value in model.named_buffers():
+            value.copy_(buffers[name])
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, before[name])
+        if weight.ndim > 1:
+            gradient = gradients[name]
+            assert gradient is not None
+            expected = 0.02 * before[name].norm() * gradient / gradient.norm()
+            torch.testing.assert_close(moved[name], expected, rtol=1e-3, atol=1e-6)
+        else:
+            assert not moved[name].any()
+    with by.worsened(batch, attacked, 0, 10):
+        pass
+    assert all(torch.equal(value, buffers[name]) for name, value in model.named_buffers())
+
+
+def test_the_gradient_of_an_update_is_that_of_worse_weights(tmp_path: Path) -> None:
+    table = pictures(tmp_path, 40)
+    weights = []
+    for awp in (0.0, 0.05, 0.05):
+        predictor = fitted(table, 2, adversarial={"budgets": {"image": "linf:0.05"}, "awp": awp})
+        weights.append(torch.cat([weight.flatten() for weight in predictor.model.parameters()]))
+    assert not torch.allclose(weights[0], weights[1])
+    assert torch.equal(weights[1], weights[2])
+
+
 def test_the_radius_grows_from_nothing() -> None:
     by, batch = adversary("pgd"), small_batch()
     by.settings = by.settings.model_copy(update={"ramp": 0.5})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -20,7 +21,7 @@ from polyfuse.core.contract import Encoder, Head, Tuning
 from polyfuse.core.errors import PolyfuseError
 from polyfuse.core.interruption import interruptible
 from polyfuse.core.progress import Bar, Progress, Silent
-from polyfuse.core.types import Batch, Tensors
+from polyfuse.core.types import Batch, Inputs, Tensors
 from polyfuse.data.batches import Batches
 from polyfuse.metrics import METRICS, Metric
 from polyfuse.model import FusionModel, Mix
@@ -201,11 +202,14 @@ class Trainer:
             mix = _mix(len(mine), settings.mixup, drawn)
             group = min(settings.accumulate, len(order) - state.batch // settings.accumulate * settings.accumulate)
             ends = (state.batch + 1) % settings.accumulate == 0 or state.batch + 1 == len(order)
-            attacked = None
+            attacked: Inputs | None = None
+            worsened: AbstractContextManager[None] = nullcontext()
             if self._adversary is not None:
-                number, batches = state.epoch * len(order) + state.batch, len(order) * self._last
-                attacked = self._adversary.attacked(replace(batch, present=present), number, batches)
-            with self._replica.accumulating(last=ends):
+                shown, place = replace(batch, present=present), state.epoch * len(order) + state.batch
+                batches = len(order) * self._last
+                attacked = self._adversary.attacked(shown, place, batches)
+                worsened = self._adversary.worsened(shown, attacked, place, batches)
+            with worsened, self._replica.accumulating(last=ends):
                 loss, total = self._replica.step(batch.inputs, present, batch.target, mix, attacked)
                 summed = float(processes.total(loss.detach().double() * counted))
                 if not math.isfinite(summed):
