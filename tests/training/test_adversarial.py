@@ -309,7 +309,10 @@ def test_robust_takes_concat_and_goes_through_the_recipe(tmp_path: Path) -> None
     predictor = pf.Predictor("y", robust=True, training={"epochs": 2, "trackers": []}).fit(table, progress=False)
     recipe = predictor.recipe
     assert recipe.fusion.name == "concat"
-    assert recipe.adversarial == AdversarialSettings()
+    # What the adversary was allowed stands there, too.
+    linf = build_threat("linf", "image", [COLUMN])
+    assert recipe.adversarial == AdversarialSettings(budgets={"image": {"name": "linf", **linf.options()}})
+    assert build_threat(recipe.adversarial.budgets["image"], "image", [COLUMN]).options() == linf.options()
     assert pf.Recipe.model_validate(recipe.as_data()).adversarial == recipe.adversarial
     predictor.save(tmp_path / "run")
     assert pf.load(tmp_path / "run").recipe.adversarial == recipe.adversarial

@@ -58,6 +58,11 @@ def default_threat(columns: Sequence[Column]) -> str | None:
     return next((_DEFAULTS[column.type] for column in columns if column.type in _DEFAULTS), None)
 
 
+def name_of(threat: Threat) -> str:
+    """Return the name under which a threat is registered, or that of its class."""
+    return next((name for name in THREATS if THREATS[name] is type(threat)), type(threat).__name__)
+
+
 def build_threat(choice: Choice, modality: str, columns: Sequence[Column]) -> Threat:
     """Make the threat to a modality.
 

@@ -16,6 +16,7 @@ from polyfuse.fitting.found import fit_found
 from polyfuse.fitting.job import Job, read
 from polyfuse.fitting.plan import Fitted, Plan, history, make_plan, weights_trained
 from polyfuse.fitting.sources import cached_sources
+from polyfuse.fitting.threats import with_budgets
 from polyfuse.fitting.whole import fit_better
 from polyfuse.fusion import FUSIONS
 from polyfuse.recipe.building import with_ways
@@ -65,7 +66,7 @@ def fit(
         whole, recipe = fit_better(job, plan.recipe, job.metric)
     measured = whole.rows.subset(whole.held.tolist())
     seconds = time.monotonic() - begun
-    recipe = with_ways(recipe, whole.built.model)
+    recipe = with_budgets(with_ways(recipe, whole.built.model), whole.built, plan.schema)
     return Fitted(recipe, whole.built, whole.learned, measured, whole.scores, seconds, whole.outcome)
 
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from polyfuse.attacks import build_threat, default_threat
+from polyfuse.attacks import build_threat, default_threat, name_of
 from polyfuse.attacks.threat import Threat
 from polyfuse.core.errors import RecipeError, nearest
 from polyfuse.data.schema import Schema
 from polyfuse.recipe import Built, Recipe
+
+
+def with_budgets(recipe: Recipe, built: Built, schema: Schema) -> Recipe:
+    """Return the recipe with what the adversary was allowed, where that was left to us."""
+    if recipe.adversarial is None or recipe.adversarial.budgets is not None:
+        return recipe
+    threats = threats_of_training(recipe, built, schema)
+    budgets = {name: {"name": name_of(threat), **threat.options()} for name, threat in threats.items()}
+    return recipe.model_copy(update={"adversarial": recipe.adversarial.model_copy(update={"budgets": budgets})})
 
 
 def threats_of_training(recipe: Recipe, built: Built, schema: Schema) -> dict[str, Threat]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyfuse.attacks import THREATS, Choice, build_attack, build_threat, default_threat
+from polyfuse.attacks import THREATS, Choice, build_attack, build_threat, default_threat, name_of
 from polyfuse.attacks.contract import Attack
 from polyfuse.attacks.threat import Threat
 from polyfuse.core.errors import InputError, nearest
@@ -130,7 +130,7 @@ def attack_model(
         some = rows.subset(range(min(_CHUNK, len(rows))))
         seen = check_attack(Scene.of(model, some, list(threats), device), threats, seed, shown)
     budgets = {
-        key: Budget(_name(threat), threat.norm, threat.options(), threat.unchanged(), whole.used[key])
+        key: Budget(name_of(threat), threat.norm, threat.options(), threat.unchanged(), whole.used[key])
         for key, threat in threats.items()
     }
     target = rows.schema.target
@@ -265,7 +265,3 @@ def _harm(task: str, truth: Tensor, scores: Tensor) -> Tensor:
         return ((scores >= 0.5) != truth.bool()).any(1) + sure.amax(1)
     true = scores.gather(1, truth[:, None]).squeeze(1)
     return (scores.argmax(1) != truth) + (1 - true)
-
-
-def _name(threat: Threat) -> str:
-    return next((name for name in THREATS if THREATS[name] is type(threat)), type(threat).__name__)
