@@ -332,6 +332,7 @@ class Predictor:
         modalities: Sequence[str] | None = None,
         budgets: Mapping[str, Any] | None = None,
         absent: Collection[str] = (),
+        towards: Any = None,
         attack: str = "ensemble",
         options: Mapping[str, Any] | None = None,
         factors: Sequence[float] = (),
@@ -349,6 +350,8 @@ class Predictor:
                 changed where the list is empty and some may be taken away.
             budgets: by modality, what may change and by how much: "linf:8/255", {"name": "snr", "decibels": 20}.
             absent: modalities that the adversary may take away, of which one stays in each row.
+            towards: the label that the adversary wants to be answered, in rows of other labels; anything wrong, when
+                left out.
             attack: name of the search; `polyfuse info` lists them.
             options: of the search.
             factors: on all radii, for each of which the worst case is measured too.
@@ -369,7 +372,13 @@ class Predictor:
         shown = make_progress(progress)
         given = _some(self._rows_to_measure(data, shown), rows, seed)
         folder = Path(examples) if examples is not None else None
-        searched: dict[str, Any] = {"absent": absent, "factors": factors, "seed": seed, "examples": folder}
+        searched: dict[str, Any] = {
+            "absent": absent,
+            "towards": towards,
+            "factors": factors,
+            "seed": seed,
+            "examples": folder,
+        }
         return attack_model(
             model, given, self._device, threats, attack, options, checked=checked, progress=shown, **searched
         )

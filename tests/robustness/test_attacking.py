@@ -170,6 +170,31 @@ def test_audit_of_what_was_not_changed(predictor: pf.Predictor, folder: Path) ->
     assert audit(threats["image"], predictor.model.encoder("image"), values, values, "image") == 0
 
 
+def test_an_adversary_who_wants_one_label(predictor: pf.Predictor, folder: Path, tmp_path: Path) -> None:
+    data = pd.read_csv(folder / "test.csv")
+    call: dict[str, Any] = {"budgets": BUDGETS, "options": SMALL, "progress": False}
+    seen = tmp_path / "seen"
+    report = predictor.attack(folder / "test.csv", towards="b", examples=seen, **call)
+    others = data[data["kind"] != "b"]
+    assert report.rows == len(others) < len(data)
+    assert report.metric == "kept"
+    answers = predictor.predict(folder / "test.csv")[others.index]
+    assert report.clean.value == pytest.approx((answers != "b").mean())
+    assert report.clean.low <= report.clean.value <= report.clean.high
+    assert report.worst.value <= min(at.value for at in report.subsets.values()) < report.clean.value
+    reached = [line for line in json.loads((seen / "examples.json").read_text()) if line["after"] == "b"]
+    assert all(line["truth"] != "b" for line in reached)
+    assert len(reached) == round(len(others) * (1 - report.worst.value)) - (answers == "b").sum()
+    # Going for one label only is never easier than for any.
+    free = predictor.attack(folder / "test.csv", rows=None, checked=False, **call)
+    wrong = len(data) * (1 - free.worst.value)
+    assert len(others) * (1 - report.worst.value) <= wrong + 1e-6
+    assert "towards 'b'" in str(report)
+    far = predictor.attack(folder / "test.csv", towards="b", checked=False, **{**call, "budgets": {"image": "linf:1"}})
+    assert far.worst.value < 0.2
+
+
+@pytest.mark.filterwarnings("ignore:rows with no modality")
 def test_what_is_taken_away_is_the_worst_of_what_can_be(predictor: pf.Predictor, folder: Path) -> None:
     data = folder / "test.csv"
     report = predictor.attack(data, modalities=[], absent=["image", "audio"], checked=False, progress=False)
@@ -236,6 +261,7 @@ def test_subsets() -> None:
         ({"budgets": {"image": "lin"}}, "linf"),
         ({"absent": ["sound"]}, "no modality 'sound'"),
         ({"modalities": []}, "none of the modalities"),
+        ({"towards": "d"}, "no label 'd'"),
         ({"budgets": {"image": "snr:20"}}, "changes audio"),
         ({"budgets": {"image": "linf:much"}}, "fraction"),
         ({"budgets": {"image": "linf:-1"}}, "greater than 0"),
@@ -262,6 +288,8 @@ def test_the_command_writes_examples_and_json(folder: Path, tmp_path: Path) -> N
     assert list(report["subsets"]) == ["image"]
     also = polyfuse(*call, "--rows", "10", "--absent", "audio", "--json", cwd=tmp_path)[0]
     assert list(json.loads(also)["subsets"]) == ["image", "audio", "image + audio"]
+    wanted = json.loads(polyfuse(*call, "--towards", "a", "--json", cwd=tmp_path)[0])
+    assert (wanted["metric"], wanted["towards"], wanted["rows"]) == ("kept", "a", 20)
     examples = json.loads((tmp_path / "seen" / "examples.json").read_text())
     turned = round(10 * (report["clean"]["value"] - report["worst"]["value"]))
     assert len(examples) >= turned > 0

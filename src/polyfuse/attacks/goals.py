@@ -184,8 +184,13 @@ class AnyLabel(Goal):
 GOALS: dict[str, type[Goal]] = {"classification": Wrong, "regression": Off, "multilabel": AnyLabel}
 
 
-def goal_of(task: str, truth: Tensor) -> Goal:
-    """Return the goal of an untargeted attack.
+def goal_of(task: str, truth: Tensor, wanted: int | None = None) -> Goal:
+    """Return the goal of an attack.
+
+    Args:
+        task: of the model.
+        truth: (rows, …), as the head encodes answers.
+        wanted: number of the label to go to, of a classification; anything wrong when left out.
 
     Raises:
         InputError: there is none for the task.
@@ -193,4 +198,4 @@ def goal_of(task: str, truth: Tensor) -> Goal:
     if task not in GOALS:
         known = ", ".join(GOALS)
         raise InputError(f"attack: the model answers {task}; attacks know {known}: fit a model of one target")
-    return GOALS[task](truth)
+    return GOALS[task](truth) if wanted is None else Towards(torch.full_like(truth, wanted))

@@ -317,6 +317,10 @@ def attack(
         str | None,
         typer.Option(help="What the adversary may take away, too; one modality of each row stays.", metavar="A,B"),
     ] = None,
+    towards: Annotated[
+        str | None,
+        typer.Option(help="The label that the adversary wants to be answered; any wrong one, when left out."),
+    ] = None,
     search: Annotated[
         str, typer.Option("--attack", help="The search; [bold]polyfuse info[/bold] lists them.")
     ] = "ensemble",
@@ -345,6 +349,7 @@ def attack(
         modalities=listed(modalities),
         budgets=budgets,
         absent=listed(absent) or (),
+        towards=towards,
         attack=search,
         options=options,
         factors=factor or (),

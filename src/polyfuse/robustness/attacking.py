@@ -19,18 +19,17 @@ from polyfuse.core.progress import Progress, Silent
 from polyfuse.data.rows import Rows
 from polyfuse.data.schema import Schema
 from polyfuse.inference import score
-from polyfuse.metrics.bootstrap import Interval, bootstrap
-from polyfuse.metrics.metric import Array
+from polyfuse.metrics.bootstrap import Interval
 from polyfuse.model import Model
 from polyfuse.robustness.audit import audit
 from polyfuse.robustness.checks import Checked, check_attack
 from polyfuse.robustness.examples import check_free, write_examples
 from polyfuse.robustness.joint import attacked, subsets
+from polyfuse.robustness.measuring import Yardstick, targeted
 from polyfuse.robustness.report import AttackReport, Budget
 from polyfuse.robustness.scene import Scene, Values
 
 _CHUNK = 64  # rows attacked together
-_METRICS = {"classification": "accuracy", "multilabel": "subset_accuracy", "regression": "mae"}
 
 
 def threats_of(
@@ -86,6 +85,7 @@ def attack_model(
     options: Mapping[str, Any] | None = None,
     *,
     absent: Collection[str] = (),
+    towards: object = None,
     factors: Sequence[float] = (),
     seed: int = 0,
     examples: Path | None = None,
@@ -102,6 +102,8 @@ def attack_model(
         name: of the attack.
         options: of the attack.
         absent: modalities that the adversary may take away.
+        towards: the label that the adversary wants to be answered; anything wrong, when left out. Rows of which it is
+            true are left out.
         factors: on all radii, for each of which the worst case is measured too.
         seed: of all random numbers.
         examples: a folder for rows whose answer was changed, which must not exist yet.
@@ -117,18 +119,22 @@ def attack_model(
         check_free(examples)
     attack = build_attack(name, options or {})
     model.eval()
+    wanted = None
+    if towards is not None:
+        rows, wanted = targeted(rows, towards)
+    yardstick = Yardstick(model.head.task, model.head.truth(model.head.encode(rows.answers)), wanted)
     hand = [name for name in model.modalities if name in threats or name in absent]
     chosen = subsets(hand, seed)
     shown = progress or Silent()
     total = len(rows) * len(chosen) * (1 + len(factors))
     with shown.bar("Attacking", total) as bar:
-        run = _Run(model, rows, device, attack, hand, frozenset(absent), chosen, seed, bar.advance)
+        run = _Run(model, rows, device, yardstick, attack, hand, frozenset(absent), chosen, seed, bar.advance)
         whole = run.of(threats)
         curve = {factor: run.of({key: threat.scaled(factor) for key, threat in threats.items()}) for factor in factors}
     seen = Checked({}, [])
     if checked and threats:
         some = rows.subset(range(min(_CHUNK, len(rows))))
-        seen = check_attack(Scene.of(model, some, list(threats), device), threats, seed, shown)
+        seen = check_attack(Scene.of(model, some, list(threats), device, wanted), threats, seed, shown)
     budgets = {
         key: Budget(name_of(threat), threat.norm, threat.options(), threat.unchanged(), whole.used[key])
         for key, threat in threats.items()
@@ -140,8 +146,9 @@ def attack_model(
         task=target.task,
         target=target.name,
         rows=len(rows),
-        metric=_METRICS[target.task],
+        metric=yardstick.metric,
         attack={"name": name, **(options or {})},
+        towards=None if towards is None else str(towards),
         budgets=budgets,
         clean=whole.clean,
         subsets=whole.subsets,
@@ -177,6 +184,7 @@ class _Run:
     model: Model
     rows: Rows
     device: torch.device
+    yardstick: Yardstick
     attack: Attack
     hand: Sequence[str]
     absent: frozenset[str]
@@ -190,7 +198,7 @@ class _Run:
         clean: Values = {name: [] for name in self.hand}
         for start in range(0, len(self.rows), _CHUNK):
             part = self.rows.subset(range(start, min(start + _CHUNK, len(self.rows))))
-            scene = Scene.of(self.model, part, self.hand, self.device)
+            scene = Scene.of(self.model, part, self.hand, self.device, self.yardstick.wanted)
             for name in self.hand:
                 clean[name] += scene.values[name]
             for some, worst in attacked(scene, threats, self.attack, self.chosen, self.seed, self.absent):
@@ -214,9 +222,7 @@ class _Run:
         return self._measured(clean, found, used)
 
     def _measured(self, clean: Values, found: Mapping[frozenset[str], Values], used: dict[str, float]) -> _Measured:
-        head = self.model.head
-        truth = head.truth(head.encode(self.rows.answers))
-        metric = _METRICS[head.task]
+        yardstick = self.yardstick
         before, _ = score(self.model, self.rows, self.device)
         worst, rows = before, [dict[tuple[str, int], Any]() for _ in range(len(self.rows))]
         subsets: dict[str, Interval] = {}
@@ -224,14 +230,14 @@ class _Run:
             cells = self._cells(clean, values)
             merged = {place: cell for row in cells for place, cell in row.items()}
             after, _ = score(self.model, self.rows.replaced(merged), self.device)
-            subsets[" + ".join(name for name in values if name in some)] = _interval(metric, truth, after)
-            worse = _harm(head.task, truth, after) > _harm(head.task, truth, worst)
+            subsets[" + ".join(name for name in values if name in some)] = yardstick.interval(after)
+            worse = yardstick.harm(after) > yardstick.harm(worst)
             worst = torch.where(worse.view(-1, *[1] * (after.ndim - 1)), after, worst)
             rows = [theirs if taken else mine for taken, theirs, mine in zip(worse.tolist(), cells, rows, strict=True)]
         return _Measured(
-            _interval(metric, truth, before),
+            yardstick.interval(before),
             subsets,
-            _interval(metric, truth, worst),
+            yardstick.interval(worst),
             used,
             self.rows.replaced({place: cell for row in rows for place, cell in row.items()}),
             before,
@@ -248,20 +254,3 @@ class _Run:
                     changed = after if after is not None else [None] * len(columns)
                     cells[row] |= {(column, row): cell for column, cell in zip(columns, changed, strict=True)}
         return cells
-
-
-def _interval(metric: str, truth: Tensor, scores: Tensor) -> Interval:
-    y_true: Array = truth.numpy()
-    y_score: Array = scores.numpy()
-    return bootstrap([metric], y_true, y_score)[metric]
-
-
-def _harm(task: str, truth: Tensor, scores: Tensor) -> Tensor:
-    """Return how wrong the scores are (rows,): what is wrong first, then by how much."""
-    if task == "regression":
-        return (scores - truth).abs()
-    if task == "multilabel":
-        sure = torch.where(truth.bool(), 1 - scores, scores)
-        return ((scores >= 0.5) != truth.bool()).any(1) + sure.amax(1)
-    true = scores.gather(1, truth[:, None]).squeeze(1)
-    return (scores.argmax(1) != truth) + (1 - true)

@@ -39,12 +39,14 @@ class AttackReport:
         task: what was asked.
         target: name of the column that was asked for.
         rows: number of rows.
-        metric: that is shown: accuracy, subset_accuracy of several labels at once, or mae of a regression.
+        metric: that is shown: accuracy, subset_accuracy of several labels at once, or mae of a regression; where the
+            adversary wants one label, "kept", the share of rows that are not answered with it.
         attack: name and options of the attack.
         budgets: of each modality under attack.
         clean: the metric on the rows as they are.
         subsets: "image", "audio", "image + audio", …: the metric where these modalities are attacked.
         worst: of each row the worst over all subsets.
+        towards: the label that the adversary wants, None where anything wrong will do.
         absent: modalities that the adversary may take away.
         curve: factor on all radii to the metric of the worst case.
         checks: what speaks for or against the figures, in words; empty where nothing was checked.
@@ -61,6 +63,7 @@ class AttackReport:
     clean: Interval
     subsets: dict[str, Interval]
     worst: Interval
+    towards: str | None = None
     absent: list[str] = field(default_factory=list)
     curve: dict[float, float] = field(default_factory=dict)
     checks: dict[str, str] = field(default_factory=dict)
@@ -83,7 +86,8 @@ class AttackReport:
         curve = [f"radius × {factor:g}: {value:.4f}" for factor, value in self.curve.items()]
         checks = [f"{name}: {said}" for name, said in self.checks.items()]
         warned = [f"warning: {said}" for said in self.warnings]
-        head = f"{self.task} of {self.target!r} on {self.rows} rows, {self.attack['name']} in {self.seconds:.1f} s"
+        aim = f" towards {self.towards!r}" if self.towards is not None else ""
+        head = f"{self.task} of {self.target!r} on {self.rows} rows, {self.attack['name']}{aim} in {self.seconds:.1f} s"
         return "\n".join(
             [head, *budgets, "", *table, *([""] if curve or checks or warned else []), *curve, *checks, *warned]
         )

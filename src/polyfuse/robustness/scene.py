@@ -43,8 +43,10 @@ class Scene:
     goal: Goal
 
     @classmethod
-    def of(cls, model: Model, rows: Rows, modalities: Sequence[str], device: torch.device) -> Scene:
-        """Return rows as they are: what is not under attack is encoded once."""
+    def of(
+        cls, model: Model, rows: Rows, modalities: Sequence[str], device: torch.device, wanted: int | None = None
+    ) -> Scene:
+        """Return rows as they are: what is not under attack is encoded once. wanted: number of the label to go to."""
         every = {name: [rows.value(name, row) for row in range(len(rows))] for name in model.modalities}
         present = rows.present.to(device)
         inputs: dict[str, Features | Tensors] = {}
@@ -53,7 +55,7 @@ class Scene:
                 prepared = _to(model.encoder(name).prepare(values), device)
                 known = name not in modalities and name in _encoded_by_all(model)
                 inputs[name] = model.encode_one(name, prepared, present) if known else prepared
-        goal = goal_of(model.head.task, model.head.encode(rows.answers).to(device))
+        goal = goal_of(model.head.task, model.head.encode(rows.answers).to(device), wanted)
         return cls(model, rows, inputs, present, {name: every[name] for name in modalities}, goal)
 
     def problem(self, threats: Mapping[str, Threat], clean: Scene) -> Problem:
