@@ -21,7 +21,7 @@ from polyfuse.encoders.convnet import ConvnetEncoder
 from polyfuse.fusion import FUSIONS
 from polyfuse.heads import HEADS
 from polyfuse.model import FusionModel
-from polyfuse.training.adversarial import AdversarialSettings, Adversary, Method, adversarial_loss
+from polyfuse.training.adversarial import AdversarialSettings, Adversary, Method, adversarial_loss, cost_of_step
 from polyfuse.training.checkpoints import Checkpoints
 
 Find = Callable[[str], str]
@@ -185,6 +185,29 @@ def test_the_gradient_of_an_update_is_that_of_worse_weights(tmp_path: Path) -> N
     assert torch.equal(weights[1], weights[2])
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_trial_of_a_step_changes_nothing_and_counts_its_parts(
+    method: Method, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by, batch = adversary(method, steps=5, awp=0.01), small_batch()
+    before = {name: value.clone() for name, value in by.model.state_dict().items()}
+    passes = 0
+
+    def forward(*_: Any) -> None:
+        nonlocal passes
+        passes += 1
+
+    by.model.encoder("image").register_forward_hook(forward)
+    monkeypatch.setattr("polyfuse.training.adversarial._now", lambda _: passes)
+    # On a clock that counts passes forward, and one more for the weights that are made worse.
+    expected = {"pgd": 6, "fgsm_rs": 2, "nfgsm": 2, "free": 1, "trades": 8, "mart": 7}[method]
+    assert cost_of_step(by, batch) == expected + (2 if method in ("trades", "mart") else 1)
+    assert by.model.training
+    assert all(torch.equal(value, before[name]) for name, value in by.model.state_dict().items())
+    assert all(weight.grad is None for weight in by.model.parameters())
+    assert not by._leaves
+
+
 def test_the_radius_grows_from_nothing() -> None:
     by, batch = adversary("pgd"), small_batch()
     by.settings = by.settings.model_copy(update={"ramp": 0.5})
@@ -273,6 +296,7 @@ def test_what_is_trained_so_resists_and_what_is_not_does_not(tmp_path: Path) -> 
         assert len(history) == 10
         assert all("robust_accuracy" in line and "validation_accuracy" in line for line in history)
         assert predictor.recipe.adversarial is not None
+        assert predictor.metrics["training"]["cost_of_a_step"] > 0
     assert worst < 0.5
     assert min(found.values()) > worst + 0.25, found
 

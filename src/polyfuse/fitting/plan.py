@@ -117,6 +117,8 @@ def history(fitted: Fitted) -> dict[str, Any]:
         return {**about, "reason": fitted.comparison["reason"]}
     history = [{name: _defined(value) for name, value in epoch.items()} for epoch in outcome.history]
     told = {"metric": outcome.metric, "best": _defined(outcome.value), "epoch": outcome.epoch, "history": history}
+    if outcome.cost is not None:
+        told["cost_of_a_step"] = round(outcome.cost, 3)
     return {**about, **told, "reason": outcome.reason}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -27,6 +29,7 @@ ONE_STEP = frozenset({"fgsm_rs", "nfgsm", "free"})
 _WEIGHTS: dict[str, float] = {"trades": 6.0, "mart": 5.0}
 _WATCHED = PGDAttack(steps=10)
 _COLLAPSE = 0.2  # fall of the robust metric, from one epoch's best, that is taken for catastrophic overfitting
+_TURNS = 3  # of the trial that tells what a step costs
 _AFTERWARDS = 3  # steps of PGD with which training goes on then
 
 
@@ -256,6 +259,41 @@ def adversarial_loss(
     unsure = 1 - clean.softmax(1).gather(1, target[:, None]).squeeze(1)
     total: Tensor = (boosted + trade * unsure * apart).mean()
     return total
+
+
+def cost_of_step(adversary: Adversary, batch: Batch) -> float:
+    """Return how often a plain step would fit into the time of an adversarial one, by a short trial.
+
+    Args:
+        adversary: is not changed.
+        batch: on the model's device.
+    """
+    assert batch.target is not None
+    model, settings, target = adversary.model, adversary.settings, batch.target
+    trial = Adversary(model, adversary.threats, settings, adversary.seed)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(1 + _TURNS):
+        for attacks, taken in enumerate(seconds):
+            begun = _now(target.device)
+            if attacks:
+                attacked = trial.attacked(batch, 0, 1)
+                with trial.worsened(batch, attacked, 0, 1), _still(model):
+                    loss = adversarial_loss(model, batch.inputs, attacked, batch.present, target, settings)
+                    torch.autograd.grad(loss, weights, allow_unused=True)
+            else:
+                with _still(model):
+                    loss = model.loss(batch.inputs, batch.present, target)
+                    torch.autograd.grad(loss, weights, allow_unused=True)
+            taken.append(_now(target.device) - begun)
+    plain, whole = (statistics.median(taken[1:]) for taken in seconds)  # the first of each compiles kernels
+    return whole / plain
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 @contextmanager

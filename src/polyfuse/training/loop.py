@@ -25,7 +25,7 @@ from polyfuse.core.types import Batch, Inputs, Tensors
 from polyfuse.data.batches import Batches
 from polyfuse.metrics import METRICS, Metric
 from polyfuse.model import FusionModel, Mix
-from polyfuse.training.adversarial import AdversarialSettings, Adversary
+from polyfuse.training.adversarial import AdversarialSettings, Adversary, cost_of_step
 from polyfuse.training.checkpoints import Checkpoint, Checkpoints, random_states, set_random_states
 from polyfuse.training.optimization import make_optimizer, schedule, trained_parameters
 from polyfuse.training.parallel import Replica, Step, part_of, spread
@@ -50,6 +50,7 @@ class Outcome:
         epoch: after which they stood, from 1; 0 when training ended before the first epoch did.
         history: the figures of each epoch.
         reason: why it ended.
+        cost: of a step of adversarial training, in plain ones; None in other training.
     """
 
     metric: str
@@ -57,6 +58,7 @@ class Outcome:
     epoch: int
     history: list[dict[str, float]]
     reason: Reason
+    cost: float | None = None
 
 
 @dataclass
@@ -153,6 +155,7 @@ class Trainer:
         total = self._last * self._updates_per_epoch
         for encoder, tuning in self._tunings:
             tuning.begin(encoder, total)
+        cost = self._cost()
         with interruptible(self._interrupt), self._progress.bar("Training", total) as bar:
             bar.advance(state.updates)
             reason = self._epochs(bar)
@@ -165,7 +168,7 @@ class Trainer:
                 f" ({self.settings.learning_rate:g}), or a tuning's own"
             )
         self.model.load_state_dict(self._best, strict=False)
-        return Outcome(self.metric.name, state.best, state.best_epoch, state.history, reason)
+        return Outcome(self.metric.name, state.best, state.best_epoch, state.history, reason, cost)
 
     def _epochs(self, bar: Bar) -> Reason:
         state = self._state
@@ -229,6 +232,17 @@ class Trainer:
                 if state.updates % settings.checkpoint_every == 0 and state.batch < len(order):
                     self._checkpoint()
         return None
+
+    def _cost(self) -> float | None:
+        """Measure and say what a step of adversarial training costs."""
+        if self._adversary is None:
+            return None
+        self._replica.step.train()
+        mine, _ = part_of(self._order(0)[0])
+        batch = self.training[mine].to(self.accelerator.device)
+        cost, method = cost_of_step(self._adversary, batch), self._adversary.settings.method
+        self._progress.say(f"Adversarial training by {method}: a step costs {cost:.1f} times a plain one.")
+        return cost
 
     def _ended(self) -> Reason | None:
         """Return why training is to end now, if any process says so."""
