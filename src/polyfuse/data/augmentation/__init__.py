@@ -27,6 +27,7 @@ AUGMENTATIONS: Registry[Augmentation] = Registry(
         "spectrum_mask": "polyfuse.data.augmentation.audio:SpectrumMaskAugmentation",
         "number_noise": "polyfuse.data.augmentation.table:NumberNoiseAugmentation",
         "swap": "polyfuse.data.augmentation.table:SwapAugmentation",
+        "corrupt": "polyfuse.data.augmentation.corrupting:CorruptAugmentation",
     },
 )
 
