@@ -15,7 +15,9 @@ from PIL import Image
 import polyfuse as pf
 from polyfuse.attacks import build_threat
 from polyfuse.core.errors import PolyfuseError, RecipeError
-from polyfuse.core.types import Batch
+from polyfuse.core.types import Batch, Features
+from polyfuse.data.reading import read_table
+from polyfuse.data.rows import read_rows
 from polyfuse.data.schema import Column, Target
 from polyfuse.encoders.convnet import ConvnetEncoder
 from polyfuse.fusion import FUSIONS
@@ -326,6 +328,72 @@ def test_an_encoder_at_rest_is_not_trained_against_anybody(tmp_path: Path, tiny_
         fitted(table, robust=True, **settings)
     with pytest.raises(RecipeError, match="rests"):
         fitted(table, adversarial={"budgets": {"image": "linf"}}, **settings)
+
+
+def texts(rows: int = 160) -> pd.DataFrame:
+    """Return texts that tell the label by one word, and a number that tells it by half."""
+    drawn = np.random.default_rng(0)
+    label = np.arange(rows) % 2
+    words = drawn.choice(["one", "two", "a"], (rows, 4))
+    text = [f"{' '.join(some)} {'cat' if answer else 'dog'}" for some, answer in zip(words, label, strict=True)]
+    return pd.DataFrame({"text": text, "size": label + drawn.normal(0, 1, rows), "y": label})
+
+
+def of_texts(tiny_model: Find, **settings: Any) -> pf.Predictor:
+    encoder = {"name": "transformer", "checkpoint": str(tiny_model("bert"))}
+    modalities = {"text": {"columns": ["text"], "encoder": encoder}, "table": {"columns": ["size"]}}
+    training = {"epochs": 12, "batch_size": 32, "learning_rate": 3e-3, "modality_dropout": 0.0, "trackers": []}
+    chosen: dict[str, Any] = {"fusion": "concat", "modalities": modalities, "training": training, **settings}
+    return pf.Predictor("y", **chosen).fit(texts(), progress=False)
+
+
+def test_features_of_an_encoder_at_rest_are_shifted(tiny_model: Find) -> None:
+    share = 0.4
+    plain = of_texts(tiny_model)
+    firm = of_texts(tiny_model, adversarial={"method": "pgd", "features": {"text": share}, "budgets": {}})
+    history = firm.metrics["training"]["history"]
+    # It is not called robust: no input does what is done there.
+    assert all("feature_robust_accuracy" in line and "robust_accuracy" not in line for line in history)
+    settings = AdversarialSettings(method="pgd", features={"text": share}, ramp=0.0)
+    found = []
+    for predictor in (plain, firm):
+        model = predictor.model
+        assert isinstance(model, FusionModel)
+        rows = read_rows(read_table(texts(), media_root=None), predictor.schema, training=False, answers=True)
+        values = {name: [rows.value(name, row) for row in range(len(rows))] for name in model.modalities}
+        with torch.no_grad():
+            inputs: dict[str, Any] = {
+                "text": model.encode_one("text", model.encoder("text").prepare(values["text"]), rows.present),
+                "table": model.encoder("table").prepare(values["table"]),
+            }
+        present = rows.present.clone()
+        present[0, 0] = False
+        batch = Batch(inputs, present, model.head.encode(rows.answers))
+        changed = Adversary(model, {}, settings, 0).watched(batch)
+        before, after = inputs["text"], changed["text"]
+        assert isinstance(after, Features)
+        moved = after.pooled - before.pooled
+        assert bool((moved.norm(dim=1) <= share * before.pooled.norm(dim=1) * 1.0001).all())
+        assert not moved[0].any()
+        torch.testing.assert_close(after.tokens - before.tokens, moved[:, None].expand_as(before.tokens))
+        assert changed["table"] is inputs["table"]
+        with torch.no_grad():
+            found.append(
+                [(model(some, present).argmax(1) == batch.target).float().mean() for some in (inputs, changed)]
+            )
+    (clean, worst), (_, resisting) = found
+    assert clean > 0.9
+    assert worst < 0.6
+    assert resisting > worst + 0.15
+
+
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [({"txt": 0.1}, "no modality 'txt'"), ({"table": 0.1}, "let it rest"), ({"text": 0.0}, "greater than 0")],
+)
+def test_features_that_cannot_be_shifted(tiny_model: Find, features: dict[str, float], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        of_texts(tiny_model, adversarial={"features": features})
 
 
 def test_robust_takes_concat_and_goes_through_the_recipe(tmp_path: Path) -> None:

@@ -26,6 +26,16 @@ def threats_of_training(recipe: Recipe, built: Built, schema: Schema) -> dict[st
     """
     if recipe.adversarial is None:
         return {}
+    for name in recipe.adversarial.features or ():
+        if name not in schema.modalities:
+            raise RecipeError(
+                f"adversarial.features: there is no modality {name!r}; {nearest(name, schema.modalities)}"
+            )
+        if built.cached.get(name) is not built.model.encoder(name):
+            raise RecipeError(
+                f"adversarial.features: the encoder of {name!r} is trained, so that its Features are not known before;"
+                f" let it rest, tuning: {{{name}: frozen}}, or give a budget for its input"
+            )
     budgets = recipe.adversarial.budgets
     threats = {}
     for name in schema.modalities if budgets is None else budgets:
@@ -50,7 +60,7 @@ def threats_of_training(recipe: Recipe, built: Built, schema: Schema) -> dict[st
                 f" tune it, e.g. tuning: {{{name}: full}}, or leave it out"
             )
         threats[name] = threat
-    if not threats:
+    if not threats and not recipe.adversarial.features:
         raise RecipeError(
             "adversarial: none of the modalities has a continuous input and an encoder that is trained; give an image,"
             " a recording or a vector, with tuning: full"

@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from polyfuse.attacks.goals import Apart, Goal, goal_of
 from polyfuse.attacks.gradient import PGDAttack
 from polyfuse.attacks.problem import Point, Problem
+from polyfuse.attacks.regions import Ball, Region
 from polyfuse.attacks.threat import Seam, Threat
 from polyfuse.core.options import Count, Share
 from polyfuse.core.types import Batch, Features, Inputs, Tensors
@@ -43,6 +44,8 @@ class AdversarialSettings(Strict):
             inputs again); "trades" (Zhang et al. 2019) and
             "mart" (Wang et al. 2020) let the answers at clean and changed inputs agree, of a classification.
         budgets: by modality, what the adversary may change: "linf:8/255", or a mapping; the defaults when left out.
+        features: by modality whose encoder rests, how far the adversary may shift its Features, as a share of the
+            length of the pooled vector. No input does what is done there: a regulariser, not robustness of inputs.
         steps: of the attack in pgd, trades and mart; replays of a batch in free.
         size: of a step, in radii; what suits the method when left out.
         ramp: share of all updates in which the radii grow from 0: a model that knows nothing yet learns nothing from
@@ -57,6 +60,7 @@ class AdversarialSettings(Strict):
 
     method: Method = "nfgsm"
     budgets: dict[str, str | dict[str, Any]] | None = None
+    features: dict[str, Annotated[float, Field(gt=0, le=10)]] | None = None
     steps: Count = 7
     size: Annotated[float, Field(gt=0, le=10)] | None = None
     ramp: Share = 0.2
@@ -154,18 +158,37 @@ class Adversary:
         self._carried = {name: x[name] - clean for name, clean in self._problem.clean.items()}
         self._leaves = {}
 
-    def problem(self, batch: Batch, factor: float = 1.0) -> Problem:
-        """Return the batch as an attack sees it. factor: on all radii."""
+    @property
+    def kind(self) -> str:
+        """What the watch tells of: "robust" where inputs are attacked, "feature_robust" where Features alone are."""
+        return "robust" if self.threats else "feature_robust"
+
+    def problem(self, batch: Batch, factor: float = 1.0, *, features: bool = True) -> Problem:
+        """Return the batch as an attack sees it.
+
+        Args:
+            batch: on the model's device.
+            factor: on all radii.
+            features: whether those of encoders at rest are shifted too.
+        """
         assert batch.target is not None
-        model, regions = self.model, {}
+        model = self.model
+        regions: dict[str, Region] = {}
         for name, threat in self.threats.items():
             tensors = batch.inputs[name]
             assert not isinstance(tensors, Features)
             scaled = threat if factor == 1 else threat.scaled(factor)
             regions[name] = scaled.region(Seam.of(model.encoder(name), tensors, []))
+        for name, share in ((features and self.settings.features) or {}).items():
+            some = batch.inputs[name]
+            assert isinstance(some, Features)
+            here = batch.present[:, model.modalities.index(name), None].expand_as(some.pooled)
+            end = some.pooled.new_tensor(torch.inf)
+            radius = factor * share * some.pooled.norm(dim=1)
+            regions[name] = Ball(some.pooled, here, -end, end, 0, radius)
         known: dict[str, Features | Tensors] = dict(batch.inputs)
         with torch.no_grad():
-            for name in set(model.modalities) - set(self.threats):
+            for name in set(model.modalities) - set(regions):
                 known[name] = model.encode_one(name, batch.inputs[name], batch.present)
 
         def outputs(x: Mapping[str, Tensor], numbers: Tensor) -> Tensor:
@@ -179,7 +202,8 @@ class Adversary:
     def watched(self, batch: Batch) -> Inputs:
         """Return inputs as a plain attack leaves them, by which robustness is watched."""
         self.model.eval()
-        return _with(self.model, batch.inputs, _WATCHED(self.problem(batch), seed=self.seed).inputs)
+        problem = self.problem(batch, features=not self.threats)
+        return _with(self.model, batch.inputs, _WATCHED(problem, seed=self.seed).inputs)
 
     def collapsed(self, robust: float, best: float) -> bool:
         """Tell whether one-step training has overfitted to its own step."""
@@ -322,13 +346,16 @@ def _still(model: FusionModel) -> Iterator[None]:
 
 
 def _with(model: FusionModel, inputs: Inputs, x: Mapping[str, Tensor]) -> dict[str, Features | Tensors]:
-    """Return inputs with other continuous tensors."""
+    """Return inputs with other continuous tensors; Features with another pooled vector, and all tokens as far off."""
     changed: dict[str, Features | Tensors] = dict(inputs)
     for name, tensor in x.items():
-        (seam,) = model.encoder(name).continuous
         prepared = inputs[name]
-        assert not isinstance(prepared, Features)
-        changed[name] = {**prepared, seam: tensor}
+        if isinstance(prepared, Features):
+            tokens = prepared.tokens + (tensor - prepared.pooled)[:, None]
+            changed[name] = Features(tokens, prepared.mask, tensor)
+        else:
+            (seam,) = model.encoder(name).continuous
+            changed[name] = {**prepared, seam: tensor}
     return changed
 
 

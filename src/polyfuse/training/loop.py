@@ -36,7 +36,6 @@ Log = Callable[[dict[str, float], int], None]
 Array: TypeAlias = NDArray[Any]
 _VALIDATION_BATCH = 256
 _WATCHED = 256  # validation rows that are attacked after each epoch
-_KINDS = ("validation", "robust")
 _GROUP = 16  # batches among whose rows those of like length meet
 
 
@@ -291,7 +290,7 @@ class Trainer:
         if not math.isfinite(loss):
             return figures
         if self._adversary is not None:
-            value = figures[f"robust_{self.metric.name}"] = self._robust(self._adversary)
+            value = figures[f"{self._adversary.kind}_{self.metric.name}"] = self._robust(self._adversary)
             if self._best and self._adversary.collapsed(value, state.best):
                 self._replica.load(self._best)
                 self._adversary.take_several_steps()
@@ -325,8 +324,9 @@ class Trainer:
         state = self._state
         epoch = f"epoch {min(state.epoch + 1, self._last)}/{self._last}"
         if self._adversary is not None and state.history:
-            clean, robust = (state.history[-1].get(f"{kind}_{self.metric.name}", math.nan) for kind in _KINDS)
-            return f"{epoch}, {self.metric.name} {clean:.4g}, under attack {robust:.4g}"
+            kinds, where = ("validation", self._adversary.kind), "" if self._adversary.threats else " on Features"
+            clean, robust = (state.history[-1].get(f"{kind}_{self.metric.name}", math.nan) for kind in kinds)
+            return f"{epoch}, {self.metric.name} {clean:.4g}, under attack{where} {robust:.4g}"
         return epoch if math.isnan(state.best) else f"{epoch}, best {self.metric.name} {state.best:.4g}"
 
     def _interrupt(self) -> None:
