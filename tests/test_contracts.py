@@ -118,6 +118,17 @@ def test_encoder(name: str, model: str | None, tiny_model: Callable[[str], str])
     check_encoder(lambda: ENCODERS.build(name, options, columns), values)
 
 
+def test_a_convnet_of_one_channel() -> None:
+    columns = [Column(name="photo", type="image", size=20)]
+    check_encoder(lambda: ENCODERS.build("convnet", {"width": 4, "grey": True}, columns), IMAGES)
+    encoder = ENCODERS.build("convnet", {"width": 4, "grey": True}, columns)
+    pixels = encoder.prepare(IMAGES)["pixels"]
+    assert pixels.shape == (2, 2, 1, 20, 20)
+    resized = np.asarray(IMAGES[0][0][0].resize((20, 20), Image.Resampling.BICUBIC), dtype=float)
+    luma = resized @ [0.299, 0.587, 0.114] / 255
+    assert np.abs(pixels[0, 0, 0].numpy() - luma).max() < 1 / 255
+
+
 @pytest.mark.parametrize("name", FUSIONS)
 def test_fusion(name: str) -> None:
     options = {"dim": 8, **({"heads": 2} if "heads" in FUSIONS.options(name) else {})}

@@ -96,7 +96,7 @@ def test_a_text_model_reads_no_images(tiny_model: Find, tmp_path: Path) -> None:
 def test_convnet_takes_its_size_from_the_training_images(known: int | None, option: int | None, size: int) -> None:
     encoder = ConvnetEncoder([Column(name="photo", type="image", size=known)], size=option, width=4)
     assert encoder.prepare([([image(5, 7)],)])["pixels"].shape == (1, 1, 3, size, size)
-    assert encoder.preparation() == {"size": size}
+    assert encoder.preparation()["size"] == size
 
 
 def test_convnet_options_have_their_effect() -> None:

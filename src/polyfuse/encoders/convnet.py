@@ -25,8 +25,8 @@ _LEAST, _MOST = 8, 96
 class ConvnetEncoder(Encoder):
     """A residual network (He et al. 2016); tokens are the cells of its last map, of all images of a row side by side.
 
-    The pooled vector is their mean. `prepare` gives `pixels` (batch, images, 3, size, size) float in [0, 1] and `mask`
-    (batch, images) bool.
+    The pooled vector is their mean. `prepare` gives `pixels` (batch, images, channels, size, size) float in [0, 1] and
+    `mask` (batch, images) bool.
 
     Args:
         columns: image columns that feed it.
@@ -34,6 +34,7 @@ class ConvnetEncoder(Encoder):
         width: channels of the first layer; the last has up to four times as many, which is the width of the tokens.
         depth: residual blocks between two halvings of the map.
         dropout: share of the tokens' entries that is zeroed in training.
+        grey: read one channel, the luma (ITU-R BT.601), in place of three: for scans, digits, X-rays.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"image"})
@@ -47,29 +48,32 @@ class ConvnetEncoder(Encoder):
         width: Width = 32,
         depth: Depth = 1,
         dropout: Share = 0.1,
+        grey: bool = False,
     ) -> None:
         super().__init__()
         known = [column.size for column in columns if column.size]
         self.size = size or min(_MOST, max(_LEAST, *known, 0) if known else _UNKNOWN_SIZE)
-        self.net = ResidualNet(3, (self.size, self.size), width=width, depth=depth)
+        self.grey = grey
+        self.net = ResidualNet(1 if grey else 3, (self.size, self.size), width=width, depth=depth)
         self.dropout = nn.Dropout(dropout)
         self.dim = self.net.dim
 
     def prepare(self, values: Sequence[tuple[Any, ...] | None]) -> Tensors:
-        """Resize."""
+        """Resize, and take the luma where that is all that is read."""
         rows = [[image for cell in value or () for image in cell or ()] for value in values]
         most = max([1, *map(len, rows)])
-        pixels = np.zeros((len(rows), most, self.size, self.size, 3), dtype=np.uint8)
+        pixels = np.zeros((len(rows), most, self.size, self.size, 1 if self.grey else 3), dtype=np.uint8)
         mask = torch.zeros(len(rows), most, dtype=torch.bool)
         mask[:, 0] = True
         for i, row in enumerate(rows):
             for j, image in enumerate(row):
-                pixels[i, j] = image.resize((self.size, self.size), Image.Resampling.BICUBIC)
+                resized = image.resize((self.size, self.size), Image.Resampling.BICUBIC)
+                pixels[i, j] = np.asarray(resized.convert("L"))[..., None] if self.grey else resized
                 mask[i, j] = True
         return {"pixels": torch.from_numpy(pixels).permute(0, 1, 4, 2, 3).contiguous() / 255, "mask": mask}
 
     def forward(self, pixels: Tensor, mask: Tensor) -> Features:
-        """pixels: (batch, images, 3, size, size) in [0, 1], mask: (batch, images) bool."""
+        """pixels: (batch, images, channels, size, size) in [0, 1], mask: (batch, images) bool."""
         cells = self.dropout(self.net(pixels[mask] * 2 - 1).flatten(2).transpose(1, 2))
         tokens = cells.new_zeros(*mask.shape, *cells.shape[1:])
         tokens[mask] = cells
@@ -84,5 +88,5 @@ class ConvnetEncoder(Encoder):
         return images_of(tensors["pixels"], values)
 
     def preparation(self) -> dict[str, Any]:
-        """Return the size."""
-        return {"size": self.size}
+        """Return the size, and whether one channel is read."""
+        return {"size": self.size, "grey": self.grey}

@@ -13,7 +13,7 @@ from polyfuse.core.types import Sound
 
 
 def pixels_of_images(pixels: Tensor, mask: Tensor) -> Tensor:
-    """Return which pixels are of an image: bool (batch, images, 3, height, width). mask: (batch, images) bool."""
+    """Return which pixels are of an image: bool (batch, images, channels, height, width). mask: (batch, images)."""
     return mask[:, :, None, None, None].expand_as(pixels)
 
 
@@ -23,11 +23,13 @@ def images_of(
     """Return values with as many images in each cell as before, of these pixels.
 
     Args:
-        pixels: (batch, images, 3, height, width) in [0, 1]; rounded to 8 bits.
+        pixels: (batch, images, channels, height, width) in [0, 1], of one channel or three; rounded to 8 bits.
         values: that they were prepared from.
         border: rows and columns to add on each side, of the colours at the edge.
     """
     whole = (pixels.detach().cpu() * 255).round().clamp(0, 255).byte().permute(0, 1, 3, 4, 2).numpy()
+    if whole.shape[-1] == 1:
+        whole = np.repeat(whole, 3, axis=-1)
     wide = [(0, 0), (border[0],) * 2, (border[1],) * 2, (0, 0)]
     made: list[tuple[Any, ...] | None] = []
     for row, value in zip(whole, values, strict=True):
