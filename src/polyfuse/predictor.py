@@ -34,7 +34,7 @@ from polyfuse.tuning import TUNINGS
 if TYPE_CHECKING:
     from polyfuse.evaluation.report import Report
     from polyfuse.fitting import Fitted, Plan
-    from polyfuse.robustness import AttackReport, StressReport
+    from polyfuse.robustness import AttackReport, CertificateReport, StressReport
     from polyfuse.study import Spaces
 
 
@@ -433,6 +433,45 @@ class Predictor:
             raise InputError("the model has a single modality: late fusion would be the same model")
         recipes = {"late fusion": late(self.recipe)} | {f"{name} alone": alone(self.recipe, name) for name in names}
         return {name: Predictor(recipe=recipe).fit(data, progress=progress) for name, recipe in recipes.items()}
+
+    def certify(
+        self,
+        data: Any,
+        noise: Mapping[str, float],
+        *,
+        samples: int = 1000,
+        selection: int = 100,
+        alpha: float = 0.001,
+        rows: int | None = None,
+        seed: int = 0,
+        progress: bool | Progress | None = None,
+    ) -> CertificateReport:
+        """Smooth the model by noise, and find for each row a radius within which nothing can change its answer.
+
+        Train with the same noise (`training={"noise": …}`), or a model that never saw any answers little.
+
+        Args:
+            data: as for `evaluate`.
+            noise: standard deviation by modality, in the unit of its continuous input: {"image": 0.25}, in pixels from
+                0 to 1. A larger one reaches further and answers less well.
+            samples: draws that certify an answer; the radius cannot exceed what so many can tell.
+            selection: other draws that choose it.
+            alpha: probability, for each row, that its certificate is wrong.
+            rows: at most so many, drawn at random.
+            seed: of all random numbers.
+            progress: whether bars are shown.
+
+        Raises:
+            DataError: with every problem found in the table.
+            InputError: the task is no classification, a number does not fit, or a modality is unknown or has no
+                continuous input.
+        """
+        from polyfuse.robustness import Smoothing, certify_model
+
+        model, shown = self._need_model().model, make_progress(progress)
+        smoothing = Smoothing(noise, samples, selection, alpha).checked(model, self.schema)
+        given = _some(self._rows_to_measure(data, shown), rows, seed)
+        return certify_model(model, given, self._device, smoothing, seed=seed, progress=shown)
 
     def save(self, folder: str | Path, *, standalone: bool = True, overwrite: bool = False) -> Path:
         """Write the artifact, whole or not at all, and return its folder.

@@ -39,3 +39,12 @@ def pair(text: str, option: str, example: str) -> tuple[str, str]:
 def listed(text: str | None) -> list[str] | None:
     """Split A,B; None where nothing was given."""
     return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def deviation(text: str) -> tuple[str, float]:
+    """Split MODALITY=SIGMA."""
+    name, value = pair(text, "--noise", "image=0.25")
+    try:
+        return name, float(value)
+    except ValueError as error:
+        raise typer.BadParameter(f"--noise {text!r}: {value!r} is not a number; write e.g. image=0.25") from error

@@ -1,8 +1,9 @@
-"""What a model is trained against."""
+"""What a model is trained against: adversaries, and noise."""
 
 from __future__ import annotations
 
 from polyfuse.attacks import build_threat, default_threat, name_of
+from polyfuse.attacks.noise import check_noise
 from polyfuse.attacks.threat import Threat
 from polyfuse.core.errors import RecipeError, nearest
 from polyfuse.data.schema import Schema
@@ -55,10 +56,7 @@ def threats_of_training(recipe: Recipe, built: Built, schema: Schema) -> dict[st
                 " images, recordings and vectors; leave it out"
             )
         if resting:
-            raise RecipeError(
-                f"adversarial.budgets: the encoder of {name!r} rests, so that what it says of a value is computed once;"
-                f" tune it, e.g. tuning: {{{name}: full}}, or leave it out"
-            )
+            raise _rests(name, "adversarial.budgets")
         threats[name] = threat
     if not threats and not recipe.adversarial.features:
         raise RecipeError(
@@ -66,3 +64,23 @@ def threats_of_training(recipe: Recipe, built: Built, schema: Schema) -> dict[st
             " a recording or a vector, with tuning: full"
         )
     return threats
+
+
+def check_noise_of_training(recipe: Recipe, built: Built, schema: Schema) -> None:
+    """Check that noise can be added while a model is trained.
+
+    Raises:
+        InputError: a modality is unknown, has no continuous input, or its encoder rests.
+    """
+    noise = recipe.training.noise or {}
+    check_noise(noise, schema, built.model.encoder, "training.noise")
+    for name in noise:
+        if name in built.cached:
+            raise _rests(name, "training.noise")
+
+
+def _rests(name: str, place: str) -> RecipeError:
+    return RecipeError(
+        f"{place}: the encoder of {name!r} rests, so that what it says of a value is computed once;"
+        f" tune it, e.g. tuning: {{{name}: full}}, or leave it out"
+    )

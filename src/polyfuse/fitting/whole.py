@@ -19,7 +19,7 @@ from polyfuse.data.rows import Rows
 from polyfuse.fitting.estimate import encoding_seconds, in_time
 from polyfuse.fitting.job import Job
 from polyfuse.fitting.sources import sources_of
-from polyfuse.fitting.threats import threats_of_training
+from polyfuse.fitting.threats import check_noise_of_training, threats_of_training
 from polyfuse.learners.learner import Array
 from polyfuse.metrics.metric import Metric
 from polyfuse.model import FusionModel
@@ -92,6 +92,8 @@ def fit_whole(job: Job, recipe: Recipe, *, deadline: float | None = None, stage:
         torch.manual_seed(settings.seed)
         built = build(recipe, job.plan.schema, device)
         assert isinstance(built.model, FusionModel)
+        check_noise_of_training(recipe, built, job.plan.schema)
+        threats = threats_of_training(recipe, built, job.plan.schema)
         resting = {name: part for name, part in built.cached.items() if part is built.model.encoder(name)}
         if job.deadline < math.inf:
             some = {name: part for name, part in resting.items() if part.backbone is not None}
@@ -121,7 +123,7 @@ def fit_whole(job: Job, recipe: Recipe, *, deadline: float | None = None, stage:
             log=job.log,
             progress=job.progress,
             deadline=None if math.isinf(deadline) else deadline,
-            threats=threats_of_training(recipe, built, job.plan.schema),
+            threats=threats,
             adversarial=recipe.adversarial,
         )
         outcome = trainer.run(resume=job.resume)

@@ -172,7 +172,12 @@ class Recipe(Strict):
             if name not in own:
                 raise RecipeError(f"tuning.{name}: there is no such modality with an encoder; {nearest(name, own)}")
         adversarial = self.adversarial or (AdversarialSettings() if self.robust else None)
-        fusion = Component(name="concat") if adversarial is not None and self.fusion.name == "auto" else self.fusion
+        by_gradients = adversarial is not None or bool(self.training.noise)
+        fusion = Component(name="concat") if by_gradients and self.fusion.name == "auto" else self.fusion
+        if self.training.noise and fusion.name not in FUSIONS:
+            raise RecipeError(
+                f"training.noise: {fusion.name!r} is not trained by gradients; name a fusion, e.g. concat"
+            )
         if adversarial is not None:
             _check_adversarial(adversarial, fusion, target=schema.target, training=self.training)
         if fusion.name == "auto" and self.preset == "fast":
@@ -235,9 +240,9 @@ def _check_adversarial(
         raise RecipeError(
             f"adversarial.weight: {adversarial.trade:g} given: with {adversarial.method!r} it is a share, from 0 to 1"
         )
-    for name, wanted in (("mixup", 0.0), ("sharding", "none")):
+    for name, wanted in (("mixup", 0.0), ("noise", None), ("sharding", "none")):
         if getattr(training, name) != wanted:
-            raise RecipeError(f"training.{name}: it does not go with adversarial training; leave it at {wanted}")
+            raise RecipeError(f"training.{name}: it does not go with adversarial training; leave it out")
 
 
 def _head_of(head: Component | None, target: Target) -> Component:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,11 +77,7 @@ class AttackReport:
             (name, f"{at.value:.4f}", f"{at.low:.4f} to {at.high:.4f}")
             for name, at in {"nothing": self.clean, **self.subsets, "worst case": self.worst}.items()
         ]
-        widths = [max(len(line[i]) for line in lines) for i in range(3)]
-        table = [
-            "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(pairs))
-            for pairs in (list(zip(line, widths, strict=True)) for line in lines)
-        ]
+        table = aligned(lines)
         budgets = [f"{name}: {_budget_text(budget)}" for name, budget in self.budgets.items()]
         budgets += [f"{name}: may be taken away" for name in self.absent]
         curve = [f"radius × {factor:g}: {value:.4f}" for factor, value in self.curve.items()]
@@ -95,6 +92,15 @@ class AttackReport:
     def to_json(self, path: str | Path | None = None) -> str:
         """Return strict JSON, written to `path` where one is given."""
         return written(strict_json({"format": FORMAT, **asdict(self)}), path)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(pairs))
+        for pairs in (list(zip(line, widths, strict=True)) for line in lines)
+    ]
 
 
 def _budget_text(budget: Budget) -> str:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from polyfuse.attacks.goals import Goal, goal_of
 from polyfuse.attacks.problem import Point, Problem
-from polyfuse.attacks.regions import Region
 from polyfuse.attacks.threat import Seam, Threat, Value
 from polyfuse.core.types import Features, Tensors
 from polyfuse.data.rows import Rows, joined_text
@@ -61,8 +60,8 @@ class Scene:
     def problem(self, threats: Mapping[str, Threat], clean: Scene) -> Problem:
         """Return the problem of the modalities whose threat gives a region, around the values of the clean scene."""
         numbers = torch.arange(len(self.rows), device=self.present.device)
-        regions = {name: clean._region(name, threat) for name, threat in threats.items() if threat.continuous}
-        return Problem(self._outputs, regions, self.goal, numbers, differentiable=is_differentiable(self.model))
+        regions = {name: threat.region(clean.seam(name)) for name, threat in threats.items() if threat.continuous}
+        return Problem(self.outputs, regions, self.goal, numbers, differentiable=is_differentiable(self.model))
 
     def scored(self, name: str, values: Sequence[Value], places: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return damage and success of other values of a modality (n,), each in the row whose place is given."""
@@ -120,21 +119,23 @@ class Scene:
             output = self._output(numbers, {}, self.values)
         return self.goal.damage(output), self.goal.reached(output)
 
-    def _region(self, name: str, threat: Threat) -> Region:
-        return threat.region(Seam.of(self.model.encoder(name), self._prepared(name), self.values[name]))
+    def seam(self, name: str) -> Seam:
+        """Return the continuous input of a modality."""
+        return Seam.of(self.model.encoder(name), self._prepared(name), self.values[name])
 
-    def _prepared(self, name: str) -> Tensors:
-        prepared = self.inputs[name]
-        assert not isinstance(prepared, Features)
-        return prepared
-
-    def _outputs(self, seams: Mapping[str, Tensor], numbers: Tensor) -> Tensor:
+    def outputs(self, seams: Mapping[str, Tensor], numbers: Tensor) -> Tensor:
+        """Return the raw outputs (n, …) of rows by their numbers (n,), with other continuous tensors (n, …)."""
         changed = {}
         for name, tensor in seams.items():
             (seam,) = self.model.encoder(name).continuous
             changed[name] = {key: value[numbers] for key, value in self._prepared(name).items()} | {seam: tensor}
         values = {name: [some[row] for row in numbers.tolist()] for name, some in self.values.items()}
         return self._output(numbers, changed, values)
+
+    def _prepared(self, name: str) -> Tensors:
+        prepared = self.inputs[name]
+        assert not isinstance(prepared, Features)
+        return prepared
 
     def _output(
         self, numbers: Tensor, changed: Mapping[str, Tensors], values: Mapping[str, Sequence[Value | None]]

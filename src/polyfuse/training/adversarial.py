@@ -113,7 +113,7 @@ class Adversary:
         if self.settings.method == "free":
             self._problem = problem
             x = self._leaves = {name: value.requires_grad_() for name, value in x.items()}
-        return _with(self.model, batch.inputs, x)
+        return with_seams(self.model, batch.inputs, x)
 
     @contextmanager
     def worsened(self, batch: Batch, attacked: Inputs, number: int, batches: int) -> Iterator[None]:
@@ -193,7 +193,7 @@ class Adversary:
 
         def outputs(x: Mapping[str, Tensor], numbers: Tensor) -> Tensor:
             some = {name: _rows(value, numbers) for name, value in known.items()}
-            output: Tensor = model(_with(model, some, x), batch.present[numbers])
+            output: Tensor = model(with_seams(model, some, x), batch.present[numbers])
             return output
 
         numbers = torch.arange(len(batch.present), device=batch.present.device)
@@ -203,7 +203,7 @@ class Adversary:
         """Return inputs as a plain attack leaves them, by which robustness is watched."""
         self.model.eval()
         problem = self.problem(batch, features=not self.threats)
-        return _with(self.model, batch.inputs, _WATCHED(problem, seed=self.seed).inputs)
+        return with_seams(self.model, batch.inputs, _WATCHED(problem, seed=self.seed).inputs)
 
     def collapsed(self, robust: float, best: float) -> bool:
         """Tell whether one-step training has overfitted to its own step."""
@@ -345,7 +345,7 @@ def _still(model: FusionModel) -> Iterator[None]:
         model.train(training)
 
 
-def _with(model: FusionModel, inputs: Inputs, x: Mapping[str, Tensor]) -> dict[str, Features | Tensors]:
+def with_seams(model: FusionModel, inputs: Inputs, x: Mapping[str, Tensor]) -> dict[str, Features | Tensors]:
     """Return inputs with other continuous tensors; Features with another pooled vector, and all tokens as far off."""
     changed: dict[str, Features | Tensors] = dict(inputs)
     for name, tensor in x.items():

@@ -27,6 +27,7 @@ from polyfuse.metrics import METRICS, Metric
 from polyfuse.model import FusionModel, Mix
 from polyfuse.training.adversarial import AdversarialSettings, Adversary, cost_of_step
 from polyfuse.training.checkpoints import Checkpoint, Checkpoints, random_states, set_random_states
+from polyfuse.training.noise import with_noise
 from polyfuse.training.optimization import make_optimizer, schedule, trained_parameters
 from polyfuse.training.parallel import Replica, Step, part_of, spread
 from polyfuse.training.settings import TrainingSettings
@@ -202,6 +203,12 @@ class Trainer:
             drawn = _drawn(settings.seed, state.epoch, state.batch)
             present = _hide(batch.present, settings.modality_dropout, drawn, len(rows))
             mix = _mix(len(mine), settings.mixup, drawn)
+            if settings.noise:
+                # Drawn apart for each process: their rows are others.
+                seed = int(_drawn(settings.seed, state.epoch, state.batch, 1 + processes.rank()).integers(2**63))
+                random = torch.Generator(self.accelerator.device).manual_seed(seed)
+                noisy = with_noise(self._replica.model, batch.inputs, settings.noise, random)
+                batch = replace(batch, inputs=noisy)
             group = min(settings.accumulate, len(order) - state.batch // settings.accumulate * settings.accumulate)
             ends = (state.batch + 1) % settings.accumulate == 0 or state.batch + 1 == len(order)
             attacked: Inputs | None = None

@@ -48,6 +48,9 @@ class TrainingSettings(Strict):
             without; one always stays (Neverova et al. 2016).
         mixup: α of Beta(α, α), from which each batch draws the share λ in which its fused features and losses are mixed
             with those of the same rows in another order; 0 is off (Zhang et al. 2018, Verma et al. 2019).
+        noise: by modality the standard deviation of Gaussian noise on its continuous input in each training step, in
+            that input's unit (pixels in [0, 1], samples in [-1, 1]): so a model learns to be smoothed, see `polyfuse
+            certify`. Validation rows stay clean. A fusion that is not named is "concat" then.
         metric: what decides which weights are kept, one of the head's metrics; its first one when left out. Of several
             targets `relative_loss`, the mean of their losses as shares of the prior's, or `<target>:<metric>`.
         patience: epochs without a better metric after which training stops.
@@ -77,6 +80,7 @@ class TrainingSettings(Strict):
     clip: Annotated[float, Field(gt=0)] = 1.0
     modality_dropout: Share = 0.2
     mixup: Annotated[float, Field(ge=0, le=10), Usual(0.0, 1.0)] = 0.0
+    noise: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] | None = None
     metric: str | None = None
     patience: Count = 5
     precision: Literal["auto", "bf16", "float32"] = "auto"
