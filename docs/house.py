@@ -13,7 +13,7 @@ CAPTIONS = {
     "testing": "checks of every component",
     "predictor": "the face: fit, predict, evaluate, save, load",
     "study": "recipes tried, the best fitted",
-    "robustness": "attacked, damaged, missing: reports",
+    "robustness": "attacked, damaged, certified: reports",
     "artifact": "the saved folder",
     "fitting": "recipe + table → trained",
     "inference": "rows → scores",

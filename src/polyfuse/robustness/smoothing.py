@@ -117,7 +117,7 @@ def lower_bound(hits: int, draws: int, alpha: float) -> float:
     """Return the one-sided lower bound of Clopper & Pearson (1934) on a probability, with confidence 1 - α at least.
 
     >>> round(lower_bound(990, 1000, 0.001), 4)
-    0.9771
+    0.976
     """
     from scipy.stats import beta
 
