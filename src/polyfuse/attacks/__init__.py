@@ -31,6 +31,7 @@ ATTACKS: Registry[Attack] = Registry(
         "fgsm": "polyfuse.attacks.gradient:FGSMAttack",
         "pgd": "polyfuse.attacks.gradient:PGDAttack",
         "apgd": "polyfuse.attacks.apgd:APGDAttack",
+        "minimal": "polyfuse.attacks.minimal:MinimalAttack",
         "square": "polyfuse.attacks.square:SquareAttack",
         "ensemble": "polyfuse.attacks.ensemble:EnsembleAttack",
     },

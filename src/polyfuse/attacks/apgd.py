@@ -47,8 +47,9 @@ class _Climb:
     """One run: where each row is, where it was best, and how wide its step is."""
 
     def __init__(self, problem: Problem, steps: int, x: Point, *, scale_free: bool) -> None:
-        self.problem, self.steps, self.scale_free = problem, steps, scale_free
-        gradient, loss, output = problem.gradient(x, scale_free=scale_free)
+        self.problem, self.steps = problem, steps
+        self.of = problem.goal.scale_free if scale_free else problem.goal.loss
+        gradient, loss, output = problem.gradient(x, self.of)
         self.x, self.before, self.gradient, self.loss = x, x, gradient, loss
         self.best, self.best_gradient, self.best_loss = x, gradient, loss
         self.worst, self.damage = x, problem.goal.damage(output)
@@ -79,7 +80,7 @@ class _Climb:
             )
         self.before, self.x = self.x, moved
         previous = self.loss
-        self.gradient, self.loss, output = self.problem.gradient(moved, scale_free=self.scale_free)
+        self.gradient, self.loss, output = self.problem.gradient(moved, self.of)
         self.rises += self.loss > previous
         better = self.loss > self.best_loss
         self.best = _picked(better, moved, self.best)

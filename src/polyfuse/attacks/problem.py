@@ -88,12 +88,19 @@ class Problem:
         """Return the outputs at some inputs, averaged over draws."""
         return torch.stack([self.outputs(x, self.numbers) for _ in range(self.draws)]).mean(0)
 
-    def gradient(self, x: Mapping[str, Tensor], *, scale_free: bool = False) -> tuple[Point, Tensor, Tensor]:
-        """Return the gradient of the goal's loss at some inputs, the loss (rows,), and the outputs (rows, …)."""
+    def gradient(
+        self, x: Mapping[str, Tensor], of: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Point, Tensor, Tensor]:
+        """Return the gradient of a loss at some inputs, the loss (rows,), and the outputs (rows, …).
+
+        Args:
+            x: the inputs.
+            of: from outputs to the loss (rows,); that of the goal when left out.
+        """
         leaves = {name: value.detach().requires_grad_() for name, value in x.items()}
         with torch.enable_grad():
             output = torch.stack([self.outputs(leaves, self.numbers) for _ in range(self.draws)]).mean(0)
-            loss = self.goal.scale_free(output) if scale_free else self.goal.loss(output)
+            loss = (of or self.goal.loss)(output)
             found = torch.autograd.grad(loss.sum(), list(leaves.values()), allow_unused=True)
         gradients = {
             name: torch.zeros_like(leaf) if gradient is None else gradient

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -21,7 +21,10 @@ class Region(ABC):
         low: least value that an input may have: one for all, or (rows, …).
         high: greatest value.
         levels: steps between 0 and 1 of the grid that inputs lie on, 255 for 8 bits; 0 where there is none.
+        grows: whether it has a radius: `scaled`, `gauge` and `slope` are for those.
     """
+
+    grows: ClassVar[bool] = False
 
     clean: Tensor
     free: Tensor
@@ -56,6 +59,18 @@ class Region(ABC):
             share: of the input that the block covers.
             random: draws it.
         """
+
+    def scaled(self, factor: Tensor) -> Self:
+        """Return the region with each row's radius multiplied. factor: (rows,)."""
+        raise TypeError(f"{type(self).__name__} has no radius")
+
+    def gauge(self, x: Tensor) -> Tensor:
+        """Return how far inputs are from the clean ones, in radii (rows,)."""
+        raise TypeError(f"{type(self).__name__} has no radius")
+
+    def slope(self, gradient: Tensor) -> Tensor:
+        """Return by how much what has this gradient rises along a radius in the steepest direction (rows,)."""
+        raise TypeError(f"{type(self).__name__} has no radius")
 
     def aimed(self, gradient: Tensor) -> Self:
         """Return the region where it is placed best, judged by the gradient at the clean inputs."""
@@ -96,6 +111,19 @@ class Box(Region):
     """
 
     radius: Tensor
+    grows: ClassVar[bool] = True
+
+    def scaled(self, factor: Tensor) -> Self:
+        """Multiply r."""
+        return replace(self, radius=spread(factor, self.clean) * self.radius)
+
+    def gauge(self, x: Tensor) -> Tensor:
+        """Return max_i |x'_i - x_i| / r_i, over entries that may change."""
+        return ((x - self.clean).abs() / self.radius * self.free).nan_to_num(0.0).flatten(1).amax(1)
+
+    def slope(self, gradient: Tensor) -> Tensor:
+        """Return Σ_i r_i |g_i|."""
+        return (self.radius * gradient.abs() * self.free).flatten(1).sum(1)
 
     def start(self, random: torch.Generator) -> Tensor:
         """Each entry evenly."""
@@ -125,6 +153,19 @@ class Ball(Region):
     """
 
     radius: Tensor
+    grows: ClassVar[bool] = True
+
+    def scaled(self, factor: Tensor) -> Self:
+        """Multiply r."""
+        return replace(self, radius=factor * self.radius)
+
+    def gauge(self, x: Tensor) -> Tensor:
+        """Return ‖x' - x‖₂ / r; 0 where nothing moved, whatever r is."""
+        return ((x - self.clean).flatten(1).norm(dim=1) / self.radius).nan_to_num(0.0)
+
+    def slope(self, gradient: Tensor) -> Tensor:
+        """Return r ‖g‖₂."""
+        return self.radius * (gradient * self.free).flatten(1).norm(dim=1)
 
     def start(self, random: torch.Generator) -> Tensor:
         """Evenly in the ball over the free entries, then within the bounds."""
