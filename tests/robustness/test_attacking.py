@@ -305,3 +305,28 @@ def test_the_command_writes_examples_and_json(folder: Path, tmp_path: Path) -> N
         assert model.predict(row).tolist() == [example["after"]]
     assert "exists" in polyfuse(*call, "--examples", tmp_path / "seen", cwd=tmp_path, code=2)[1]
     polyfuse("attack", folder / "run", folder / "test.csv", "--budget", "image", cwd=tmp_path, code=2)
+
+
+def test_the_least_change_of_each_subset_and_the_curve_from_one_run(predictor: pf.Predictor, folder: Path) -> None:
+    call: dict[str, Any] = {
+        "attack": "minimal",
+        "options": {"steps": 40},
+        "checked": False,
+        "rows": 12,
+        "progress": False,
+    }
+    report = predictor.attack(folder / "test.csv", budgets=BUDGETS, **call)
+    assert list(report.least) == ["image", "audio", "image + audio"]
+    alone, both = (report.least["image"], report.least["audio"]), report.least["image + audio"]
+    assert both.median <= 1.02 * min(one.median for one in alone)
+    assert alone[0].norm == pytest.approx(alone[0].median * 40 / 255)
+    assert alone[1].norm is None  # decibels
+    for at in report.least.values():
+        assert all(less <= more for more, less in pairwise(at.curve.values()))
+    # What is found without a limit turns as much within it as the search inside does, rounding aside; audits pass.
+    for name, at in report.least.items():
+        assert abs(report.subsets[name].value - at.curve[1.0]) <= 0.1
+    assert "least change of image: median" in str(report)
+    assert json.loads(report.to_json())["least"]["image"]["median"] == alone[0].median
+    with pytest.raises(InputError, match="no radius that could grow"):
+        predictor.attack(folder / "test.csv", budgets={"image": "patch"}, **call)

@@ -41,7 +41,7 @@ class Goal(ABC):
         """Return the damage in a unit that multiplying all outputs does not change, where the task has one (rows,)."""
         return self.damage(output)
 
-    def rivals(self, output: Tensor, most: int) -> list[Goal]:
+    def rivals(self, output: Tensor, most: int) -> list[Rival]:
         """Return goals that each lead to another wrong answer, for the outputs at the clean inputs."""
         return []
 
@@ -78,7 +78,7 @@ class Wrong(Goal):
         top = output.topk(3).values
         return self.damage(output) / (top[:, 0] - top[:, 2] + 1e-12)
 
-    def rivals(self, output: Tensor, most: int) -> list[Goal]:
+    def rivals(self, output: Tensor, most: int) -> list[Rival]:
         """Return one goal for each of the most likely wrong labels; of two labels there is nothing to choose."""
         labels = output.shape[1]
         if labels < 3:
@@ -106,8 +106,11 @@ class Rival(Wrong):
     def loss(self, output: Tensor) -> Tensor:
         """Return the ratio."""
         top = output.topk(min(4, output.shape[1])).values
-        wanted = output.gather(1, self.label[:, None]).squeeze(1)
-        return (wanted - self._true(output)) / (top[:, 0] - top[:, 2:].mean(1) + 1e-12)
+        return self.ahead(output) / (top[:, 0] - top[:, 2:].mean(1) + 1e-12)
+
+    def ahead(self, output: Tensor) -> Tensor:
+        """Return z_t - z_y (rows,)."""
+        return output.gather(1, self.label[:, None]).squeeze(1) - self._true(output)
 
     def rows(self, chosen: Tensor) -> Self:
         """Return the goal for some rows."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from polyfuse.attacks.contract import Attack
+from polyfuse.attacks.goals import Rival
 from polyfuse.attacks.problem import Point, Problem, pick
 from polyfuse.attacks.regions import spread
 from polyfuse.core.errors import InputError
 from polyfuse.core.options import Count
 
 _FIRST, _LAST = 0.05, 1e-4  # γ: share by which the reach grows or shrinks in a step
+_RIVALS = 9  # wrong labels of which the nearest is sought
 _HALVINGS = 10  # of the way back to the clean inputs, in the end
 _NARROW = 0.01  # α at the end, from 1
 
@@ -40,7 +42,8 @@ def minimal(problem: Problem, steps: int) -> Nearest:
     Of the searches for a least norm this one takes a gradient a step and has no constant to try, as Carlini & Wagner
     2017 has, and goes by any norm, as DDN (Rony et al. 2019) does not. With a reach ρ, at first what a linear model
     would need, -L / Σ_m r_m ‖∇_m L‖_* with L the damage: x ← P_ρ(x + α ρ r s(∇L)), s the steepest direction of the
-    norm, and ρ ← min(ρ, best) (1 - γ) where the goal is reached, ρ (1 + γ) elsewhere; α and γ fall by a cosine. Several
+    norm, and ρ ← min(ρ, best) (1 - γ) where the goal is reached, ρ (1 + γ) elsewhere; α and γ fall by a cosine. For the
+    first half of the steps L is of the label that is nearest for a linear model (Moosavi-Dezfooli et al. 2016). Several
     inputs move together, each as far in its own radii: the norm is max_m ‖δ_m‖ / r_m.
 
     Source: Pintor et al. 2021, Fast Minimum-norm Adversarial Attacks through Adaptive Norm Constraints,
@@ -95,14 +98,15 @@ class _Search:
         self.reached = problem.goal.reached(problem.at_clean)
         self.least = torch.where(self.reached, 0.0, torch.inf)
         self.reach = torch.zeros_like(self.least)
+        self.towards = self._towards_nearest()
 
     def step(self, share: float) -> None:
         """Take a step. share: of all steps that lie behind."""
         problem = self.problem
-        gradient, damage, _ = problem.gradient(self.x, problem.goal.damage)
-        slope = torch.stack([region.slope(gradient[name]) for name, region in problem.regions.items()]).sum(0)
+        # At first to the label that is nearest, which need not be the most likely one.
+        gradient, damage, _ = problem.gradient(self.x, self.towards if share < 0.5 else problem.goal.damage)
         # Until the goal is reached once, as far as the damage would have to go if it were linear.
-        straight = self._gauge(self.x) - damage.clamp(max=0) / slope.clamp(min=1e-12)
+        straight = self._gauge(self.x) + self._distance(damage, gradient)
         fading = (1 + math.cos(math.pi * share)) / 2
         change = _LAST + (_FIRST - _LAST) * fading
         outside = torch.where(self.least.isfinite(), self.reach, straight) * (1 + change)
@@ -120,6 +124,24 @@ class _Search:
             reached = self._note(_towards(self.problem.clean, end, middle))
             near, far = torch.where(reached, near, middle), torch.where(reached, middle, far)
         return Nearest(self.best, self.least)
+
+    def _towards_nearest(self) -> Callable[[Tensor], Tensor]:
+        """Return what to raise so as to reach the label that a linear model would take to be nearest."""
+        problem, goal = self.problem, self.problem.goal
+        rivals = goal.rivals(problem.at_clean, _RIVALS)
+        if not rivals:
+            return goal.damage
+        distances = []
+        for rival in rivals:
+            gradient, ahead, _ = problem.gradient(problem.clean, rival.ahead)
+            distances.append(self._distance(ahead, gradient))
+        labels, least = torch.stack([rival.label for rival in rivals]), torch.stack(distances).argmin(0)
+        return Rival(goal.truth, labels.gather(0, least[None]).squeeze(0)).ahead
+
+    def _distance(self, damage: Tensor, gradient: Point) -> Tensor:
+        """Return how far it is to where a linear damage would be 0, in radii (rows,)."""
+        slope = torch.stack([region.slope(gradient[name]) for name, region in self.problem.regions.items()]).sum(0)
+        return -damage.clamp(max=0) / slope.clamp(min=1e-12)
 
     def _note(self, x: Point) -> Tensor:
         """Keep inputs where they reach the goal and are nearer than what was known; return where they reach it."""

@@ -119,7 +119,8 @@ class Box(Region):
 
     def gauge(self, x: Tensor) -> Tensor:
         """Return max_i |x'_i - x_i| / r_i, over entries that may change."""
-        return ((x - self.clean).abs() / self.radius * self.free).nan_to_num(0.0).flatten(1).amax(1)
+        moved = torch.where(self.free, (x - self.clean).abs() / self.radius, 0.0)
+        return torch.nan_to_num(moved, nan=0.0).flatten(1).amax(1)
 
     def slope(self, gradient: Tensor) -> Tensor:
         """Return Σ_i r_i |g_i|."""
@@ -161,7 +162,9 @@ class Ball(Region):
 
     def gauge(self, x: Tensor) -> Tensor:
         """Return ‖x' - x‖₂ / r; 0 where nothing moved, whatever r is."""
-        return ((x - self.clean).flatten(1).norm(dim=1) / self.radius).nan_to_num(0.0)
+        moved = (x - self.clean).flatten(1).norm(dim=1)
+        factor: Tensor = torch.nan_to_num(moved / self.radius, nan=0.0)
+        return factor
 
     def slope(self, gradient: Tensor) -> Tensor:
         """Return r ‖g‖₂."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from polyfuse.attacks import THREATS, Choice, build_attack, build_threat, default_threat, name_of
 from polyfuse.attacks.contract import Attack
+from polyfuse.attacks.minimal import MinimalAttack
 from polyfuse.attacks.threat import Threat
 from polyfuse.core.errors import InputError, nearest
 from polyfuse.core.progress import Progress, Silent
@@ -25,9 +26,10 @@ from polyfuse.robustness.audit import audit
 from polyfuse.robustness.checks import Checked, check_attack
 from polyfuse.robustness.examples import check_free, write_examples
 from polyfuse.robustness.joint import attacked, subsets
+from polyfuse.robustness.least import least_changes
 from polyfuse.robustness.measuring import Yardstick, targeted
 from polyfuse.robustness.report import AttackReport, Budget
-from polyfuse.robustness.scene import Scene, Values
+from polyfuse.robustness.scene import Scene, Values, is_differentiable
 
 _CHUNK = 64  # rows attacked together
 
@@ -131,6 +133,9 @@ def attack_model(
         run = _Run(model, rows, device, yardstick, attack, hand, frozenset(absent), chosen, seed, bar.advance)
         whole = run.of(threats)
         curve = {factor: run.of({key: threat.scaled(factor) for key, threat in threats.items()}) for factor in factors}
+    least = {}
+    if isinstance(attack, MinimalAttack) and is_differentiable(model):
+        least = least_changes(run.scenes(), threats, chosen, attack.steps)
     seen = Checked({}, [])
     if checked and threats:
         some = rows.subset(range(min(_CHUNK, len(rows))))
@@ -155,6 +160,7 @@ def attack_model(
         worst=whole.worst,
         absent=[name for name in hand if name in absent],
         curve=dict(sorted(known.items())) if factors else {},
+        least=least,
         checks=seen.seen,
         warnings=seen.warnings,
         seconds=time.monotonic() - begun,
@@ -196,15 +202,13 @@ class _Run:
         """Attack all rows, and measure by the way that every table goes."""
         found: dict[frozenset[str], Values] = {some: {name: [] for name in self.hand} for some in self.chosen}
         clean: Values = {name: [] for name in self.hand}
-        for start in range(0, len(self.rows), _CHUNK):
-            part = self.rows.subset(range(start, min(start + _CHUNK, len(self.rows))))
-            scene = Scene.of(self.model, part, self.hand, self.device, self.yardstick.wanted)
+        for scene in self.scenes():
             for name in self.hand:
                 clean[name] += scene.values[name]
             for some, worst in attacked(scene, threats, self.attack, self.chosen, self.seed, self.absent):
                 for name in self.hand:
                     found[some][name] += worst.scene.values[name]
-                self.advance(len(part))
+                self.advance(len(scene.rows))
         used = {
             name: max(
                 audit(
@@ -220,6 +224,12 @@ class _Run:
             for name in self.hand
         }
         return self._measured(clean, found, used)
+
+    def scenes(self) -> Iterator[Scene]:
+        """Yield the clean rows, some at a time."""
+        for start in range(0, len(self.rows), _CHUNK):
+            part = self.rows.subset(range(start, min(start + _CHUNK, len(self.rows))))
+            yield Scene.of(self.model, part, self.hand, self.device, self.yardstick.wanted)
 
     def _measured(self, clean: Values, found: Mapping[frozenset[str], Values], used: dict[str, float]) -> _Measured:
         yardstick = self.yardstick

@@ -32,6 +32,24 @@ class Budget:
     used: float = 0.0
 
 
+@dataclass(frozen=True)
+class Least:
+    """How little turns the answers, where the radius is no limit.
+
+    Attributes:
+        median: over the rows that are answered rightly, in radii of the budgets; of several modalities the largest of
+            theirs. Infinite where of more than half of the rows no change was found.
+        norm: the same in the unit of the input, of one modality with a radius of its own.
+        found: share of the rows answered rightly of which one was found.
+        curve: factor on all radii to the share of rows that are answered rightly and stand so far.
+    """
+
+    median: float
+    norm: float | None
+    found: float
+    curve: dict[float, float]
+
+
 @dataclass(frozen=True, eq=False)
 class AttackReport:
     """How a model answers under attack.
@@ -50,6 +68,7 @@ class AttackReport:
         towards: the label that the adversary wants, None where anything wrong will do.
         absent: modalities that the adversary may take away.
         curve: factor on all radii to the metric of the worst case.
+        least: of each subset of what is continuous, how little turns the answers: of the attack "minimal".
         checks: what speaks for or against the figures, in words; empty where nothing was checked.
         warnings: what a reader has to know before believing them.
         seconds: that it took.
@@ -67,6 +86,7 @@ class AttackReport:
     towards: str | None = None
     absent: list[str] = field(default_factory=list)
     curve: dict[float, float] = field(default_factory=dict)
+    least: dict[str, Least] = field(default_factory=dict)
     checks: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -81,13 +101,13 @@ class AttackReport:
         budgets = [f"{name}: {_budget_text(budget)}" for name, budget in self.budgets.items()]
         budgets += [f"{name}: may be taken away" for name in self.absent]
         curve = [f"radius × {factor:g}: {value:.4f}" for factor, value in self.curve.items()]
+        least = [f"least change of {name}: {_least_text(at)}" for name, at in self.least.items()]
         checks = [f"{name}: {said}" for name, said in self.checks.items()]
         warned = [f"warning: {said}" for said in self.warnings]
+        told = [*curve, *least, *checks, *warned]
         aim = f" towards {self.towards!r}" if self.towards is not None else ""
         head = f"{self.task} of {self.target!r} on {self.rows} rows, {self.attack['name']}{aim} in {self.seconds:.1f} s"
-        return "\n".join(
-            [head, *budgets, "", *table, *([""] if curve or checks or warned else []), *curve, *checks, *warned]
-        )
+        return "\n".join([head, *budgets, "", *table, *([""] if told else []), *told])
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Return strict JSON, written to `path` where one is given."""
@@ -101,6 +121,12 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
         "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(pairs))
         for pairs in (list(zip(line, widths, strict=True)) for line in lines)
     ]
+
+
+def _least_text(least: Least) -> str:
+    norm = f" ({least.norm:.4g})" if least.norm is not None else ""
+    stand = ", ".join(f"{value:.2f} at × {factor:g}" for factor, value in least.curve.items())
+    return f"median {least.median:.3g} radii{norm}, found for {least.found:.1%}; right and standing {stand}"
 
 
 def _budget_text(budget: Budget) -> str:
