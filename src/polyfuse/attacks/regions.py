@@ -163,12 +163,12 @@ class Ball(Region):
     def gauge(self, x: Tensor) -> Tensor:
         """Return ‖x' - x‖₂ / r; 0 where nothing moved, whatever r is."""
         moved = (x - self.clean).flatten(1).norm(dim=1)
-        factor: Tensor = torch.nan_to_num(moved / self.radius, nan=0.0)
-        return factor
+        return torch.nan_to_num(moved / self.radius, nan=0.0)
 
     def slope(self, gradient: Tensor) -> Tensor:
         """Return r ‖g‖₂."""
-        return self.radius * (gradient * self.free).flatten(1).norm(dim=1)
+        length: Tensor = (gradient * self.free).flatten(1).norm(dim=1)
+        return self.radius * length
 
     def start(self, random: torch.Generator) -> Tensor:
         """Evenly in the ball over the free entries, then within the bounds."""
