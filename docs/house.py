@@ -17,6 +17,7 @@ CAPTIONS = {
     "artifact": "the saved folder",
     "fitting": "recipe + table → trained",
     "inference": "rows → scores",
+    "screening": "rows unlike the others",
     "search": "candidates compared, the best chosen",
     "recipe": "the typed description: read, check, complete, build",
     "training": "loop, feature cache, checkpoints, tracking",

@@ -136,6 +136,15 @@ def is_table(encoder: Encoder) -> bool:
     return isinstance(encoder, TableEncoder)
 
 
+def shared_features(model: Model) -> set[str]:
+    """Return the modalities of which Features will do in place of prepared tensors."""
+    if isinstance(model, FusionModel):
+        return set(model.modalities)
+    assert isinstance(model, Ensemble)
+    own = {name for member in model.members for name in member.own}
+    return {name for name in model.reads if name not in own and not is_table(model.encoder(name))}
+
+
 def _wants_features(member: Member) -> bool:
     return isinstance(member.model, FusionModel) or "features" in member.parts
 

@@ -14,8 +14,8 @@ from polyfuse.attacks.problem import Point, Problem
 from polyfuse.attacks.threat import Seam, Threat, Value
 from polyfuse.core.types import Features, Tensors
 from polyfuse.data.rows import Rows, joined_text
-from polyfuse.ensemble import Ensemble, is_table
-from polyfuse.model import FusionModel, Model
+from polyfuse.ensemble import Ensemble, shared_features
+from polyfuse.model import Model
 
 _CHUNK = 128  # values that go through the model together
 Values: TypeAlias = dict[str, list["Value | None"]]
@@ -52,7 +52,7 @@ class Scene:
         with torch.no_grad():
             for name, values in every.items():
                 prepared = _to(model.encoder(name).prepare(values), device)
-                known = name not in modalities and name in _encoded_by_all(model)
+                known = name not in modalities and name in shared_features(model)
                 inputs[name] = model.encode_one(name, prepared, present) if known else prepared
         goal = goal_of(model.head.task, model.head.encode(rows.answers).to(device), wanted)
         return cls(model, rows, inputs, present, {name: every[name] for name in modalities}, goal)
@@ -163,15 +163,6 @@ class Scene:
 def is_differentiable(model: Model) -> bool:
     """Tell whether a gradient of the outputs says something: not where learners alone answer."""
     return not isinstance(model, Ensemble) or bool(model.fusion_models)
-
-
-def _encoded_by_all(model: Model) -> set[str]:
-    """Return the modalities of which Features will do in place of prepared tensors."""
-    if isinstance(model, FusionModel):
-        return set(model.modalities)
-    assert isinstance(model, Ensemble)
-    own = {name for member in model.members for name in member.own}
-    return {name for name in model.reads if name not in own and not is_table(model.encoder(name))}
 
 
 def _to(tensors: Tensors, device: torch.device) -> Tensors:
