@@ -9,6 +9,7 @@ encoders/<i>/backbone/   the i-th modality's pretrained model, in transformers' 
 encoders/<i>/adapter/    what its tuning added, in peft's own format
 members/<i>/             of an ensemble, the i-th member: its weights, its trees, or encoders that it has for itself
 words/<i>.json           of an ensemble, which words count in the i-th modality's text, and how much
+screen/                  of a model that has one, the screen: tensors in safetensors, all else in JSON
 logs/                    curves, as the trackers wrote them
 README.md                the card
 """
@@ -43,6 +44,7 @@ from polyfuse.ensemble import Ensemble
 from polyfuse.learners.words import WordStatistics
 from polyfuse.model import FusionModel, Model
 from polyfuse.recipe import Built, Recipe, build, read_recipe
+from polyfuse.screening import Screen, load_screen, save_screen
 
 FORMAT = 1
 _MANIFEST = "artifact.json"
@@ -59,12 +61,14 @@ class Artifact:
         schema: of the training table.
         built: model and tunings.
         metrics: JSON values: "training" and "validation".
+        screen: that tells suspicious rows from ordinary ones, if there is one.
     """
 
     recipe: Recipe
     schema: Schema
     built: Built
     metrics: dict[str, Any]
+    screen: Screen | None = None
 
 
 class _Manifest(Strict):
@@ -127,6 +131,8 @@ def write(
     check_free(folder, overwrite=overwrite)
     with whole_folder(folder) as new:
         outside = _write_model(new, artifact, standalone)
+        if artifact.screen is not None:
+            save_screen(artifact.screen, new / "screen")
         (new / "recipe.yaml").write_text(artifact.recipe.to_yaml(), encoding="utf-8")
         _write_json(new / "schema.json", artifact.schema.as_json())
         _write_json(new / "metrics.json", artifact.metrics)
@@ -158,6 +164,7 @@ def read(folder: Path) -> Artifact:
         metrics = _read_json(folder / "metrics.json")
         built = build(recipe, schema, default_device(), stored=folder)
         _load_model(built.model, folder)
+        screen = load_screen(folder / "screen", built.model)
     except (ValidationError, SafetensorError, OSError, AssertionError, KeyError) as error:
         raise ArtifactError(f"{folder} is damaged ({_briefly(error)}); restore it from a copy") from error
     _warn_versions(manifest.packages)
@@ -169,7 +176,7 @@ def read(folder: Path) -> Artifact:
                 f"{folder}: the backbone of {names[i]!r} is no longer the one it was trained with; fetch the one"
                 " of then, or train again"
             )
-    return Artifact(recipe, schema, built, metrics)
+    return Artifact(recipe, schema, built, metrics, screen)
 
 
 def summary(folder: Path) -> dict[str, Any]:

@@ -37,11 +37,13 @@ class Answers:
         scores: probabilities, a column for each class or label; of a regression, the values themselves. Of several
             targets, probabilities alone, under columns (target, class).
         nothing_present: rows in which no modality was present: they have the training prior.
+        screened: where it was asked for, `suspicion` in [0, 1] of each row, and whether it is `suspicious`.
     """
 
     labels: pd.Series | pd.DataFrame
     scores: pd.DataFrame
     nothing_present: pd.Series
+    screened: pd.DataFrame | None = None
 
 
 def answers_of(model: Model, target: Target, scores: Tensor, index: pd.Index, nothing: pd.Series) -> Answers:

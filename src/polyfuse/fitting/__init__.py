@@ -15,6 +15,7 @@ from polyfuse.data.rows import Rows
 from polyfuse.fitting.found import fit_found
 from polyfuse.fitting.job import Job, read
 from polyfuse.fitting.plan import Fitted, Plan, history, make_plan, weights_trained
+from polyfuse.fitting.screens import rows_apart, with_screen
 from polyfuse.fitting.sources import cached_sources
 from polyfuse.fitting.threats import with_budgets
 from polyfuse.fitting.whole import fit_better
@@ -59,15 +60,16 @@ def fit(
     rows = rows or read(plan, plan.table, progress, training=True)
     other = read(plan, validation, progress, training=False) if validation is not None else None
     with tracking(accelerator, logs, "polyfuse", _flat(plan.recipe.as_data())) as log:
-        job = Job(plan, rows, other, accelerator, work, resume, log, progress, begun)
+        job = rows_apart(Job(plan, rows, other, accelerator, work, resume, log, progress, begun))
         if plan.recipe.fusion.name not in FUSIONS:
             found = fit_found(job)
-            return found and replace(found, recipe=with_ways(found.recipe, found.built.model))
+            return found and with_screen(job, replace(found, recipe=with_ways(found.recipe, found.built.model)))
         whole, recipe = fit_better(job, plan.recipe, job.metric)
     measured = whole.rows.subset(whole.held.tolist())
     seconds = time.monotonic() - begun
     recipe = with_budgets(with_ways(recipe, whole.built.model), whole.built, plan.schema)
-    return Fitted(recipe, whole.built, whole.learned, measured, whole.scores, seconds, whole.outcome)
+    fitted = Fitted(recipe, whole.built, whole.learned, measured, whole.scores, seconds, whole.outcome)
+    return with_screen(job, fitted)
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, str | float | bool]:

@@ -118,6 +118,7 @@ def what_decides(recipe: Recipe) -> dict[str, Any]:
     about = recipe.as_data()
     for key in ("time_limit", "trackers", "checkpoint_every"):
         about["training"].pop(key, None)
+    about.pop("screen", None)  # which rows are learned from is told by the rows
     return about
 
 

@@ -19,6 +19,7 @@ from polyfuse.heads.several import SeveralHead
 from polyfuse.learners.learner import Array
 from polyfuse.model import FusionModel
 from polyfuse.recipe import Built, Recipe
+from polyfuse.screening import Screen
 from polyfuse.search.candidates import check_names
 from polyfuse.training.loop import Outcome
 from polyfuse.tuning.backbone import count
@@ -52,6 +53,7 @@ class Fitted:
         seconds: how long it took.
         outcome: how a training went, where one model was trained as a whole.
         comparison: what was compared, where the way to combine was to be found.
+        screen: where the recipe asks for one.
     """
 
     recipe: Recipe
@@ -62,6 +64,7 @@ class Fitted:
     seconds: float
     outcome: Outcome | None = None
     comparison: dict[str, Any] = field(default_factory=dict)
+    screen: Screen | None = None
 
 
 def weights_trained(recipe: Recipe, built: Built) -> list[dict[str, Any]]:

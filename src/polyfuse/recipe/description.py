@@ -50,6 +50,11 @@ def _tasks(value: object) -> object:
     return None if value == {} else value
 
 
+def _screen(value: object) -> object:
+    """Take true for a screen as it usually is, false for none."""
+    return ({} if value else None) if isinstance(value, bool) else value
+
+
 class Modality(Strict):
     """One input of the model.
 
@@ -90,6 +95,18 @@ class DataSettings(Strict):
     media_root: str | None = None
 
 
+class ScreenSettings(Strict):
+    """How suspicious rows are told from ordinary ones.
+
+    Attributes:
+        rate: share of ordinary rows that may be flagged.
+        neighbours: which nearest neighbour among the training rows a row's distance is taken to.
+    """
+
+    rate: float = Field(0.05, gt=0, lt=0.5)
+    neighbours: int = Field(10, ge=1, le=1_000)
+
+
 class Recipe(Strict):
     """The whole description of a model and its training.
 
@@ -109,6 +126,8 @@ class Recipe(Strict):
         adversarial: who changes inputs in training, and how, so that the model learns to resist; a fusion that is not
             named is "concat" then.
         robust: the same with its defaults.
+        screen: fit a screen, which tells rows that are damaged or were made by an adversary from ordinary ones: true, or
+            a mapping with `rate` and `neighbours`. Rows are kept apart for it, from which the model does not learn.
         data: how the table is read and split.
         training: how the model is trained.
     """
@@ -124,6 +143,7 @@ class Recipe(Strict):
     augmentation: dict[str, list[Component]] | Literal["auto", "none"] | None = None
     adversarial: AdversarialSettings | None = None
     robust: bool = False
+    screen: Annotated[ScreenSettings | None, BeforeValidator(_screen)] = None
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
 
@@ -141,6 +161,7 @@ class Recipe(Strict):
             "augmentation": _augmentation_data(self.augmentation),
             "adversarial": self.adversarial.model_dump(mode="json", exclude_none=True) if self.adversarial else None,
             "robust": self.robust or None,
+            "screen": self.screen.model_dump(mode="json") if self.screen else None,
             "data": self.data.model_dump(mode="json", exclude_none=True),
             "training": self.training.model_dump(mode="json", exclude_none=True),
         }
@@ -177,6 +198,11 @@ class Recipe(Strict):
         if self.training.noise and fusion.name not in FUSIONS:
             raise RecipeError(
                 f"training.noise: {fusion.name!r} is not trained by gradients; name a fusion, e.g. concat"
+            )
+        if self.screen is not None and schema.target.parts:
+            raise RecipeError(
+                f"screen: the model answers several targets ({', '.join(schema.target.names)}), and a screen belongs to"
+                " a model of one; leave it out, or fit a model of one target"
             )
         if adversarial is not None:
             _check_adversarial(adversarial, fusion, target=schema.target, training=self.training)

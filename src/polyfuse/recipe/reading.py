@@ -18,8 +18,9 @@ from polyfuse.encoders import ENCODERS
 from polyfuse.fusion import FUSIONS
 from polyfuse.heads import HEADS
 from polyfuse.learners import LEARNERS
-from polyfuse.recipe.description import DataSettings, Modality, Recipe
+from polyfuse.recipe.description import DataSettings, Modality, Recipe, ScreenSettings
 from polyfuse.recipe.ways import WAYS
+from polyfuse.training.adversarial import AdversarialSettings
 from polyfuse.training.settings import TrainingSettings
 from polyfuse.tuning import TUNINGS
 
@@ -127,7 +128,13 @@ def _say(item: Any) -> str:
 
 
 def _keys_at(place: Place) -> list[str]:
-    models: dict[Any, type[BaseModel]] = {"data": DataSettings, "training": TrainingSettings, "modalities": Modality}
+    models: dict[Any, type[BaseModel]] = {
+        "data": DataSettings,
+        "training": TrainingSettings,
+        "modalities": Modality,
+        "adversarial": AdversarialSettings,
+        "screen": ScreenSettings,
+    }
     return list((models[place[0]] if place else Recipe).model_fields)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 from polyfuse.core.errors import InputError
 from polyfuse.core.progress import Progress, Silent
 from polyfuse.core.types import Inputs
+from polyfuse.data.batches import Source
 from polyfuse.data.corruption import corruptions_for
 from polyfuse.data.corruption.applying import corrupted
 from polyfuse.data.rows import Rows
@@ -21,6 +23,9 @@ from polyfuse.inference import run
 from polyfuse.model import Model, Texts
 from polyfuse.screening.screen import Screen, Shape, Space
 from polyfuse.screening.traces import Trace, check_task, spaces_of
+
+#: From rows to where the inputs of some modalities come from.
+SourcesOf: TypeAlias = Callable[[Rows], Mapping[str, Source]]
 
 MOST = 2_000  # rows of a bank, and rows that a threshold is taken from
 _COMPARED = 1_000  # rows that are compared with damaged ones
@@ -61,6 +66,7 @@ def fit_screen(
     rate: float,
     neighbours: int,
     seed: int = 0,
+    sources: SourcesOf | None = None,
     progress: Progress | None = None,
 ) -> Screen:
     """Fit a screen.
@@ -77,6 +83,7 @@ def fit_screen(
         rate: share of ordinary rows that may be flagged.
         neighbours: which nearest neighbour the distance is taken to.
         seed: of all random numbers.
+        sources: where inputs of ordinary rows come from, if not from their values.
         progress: shows how far it is.
 
     Raises:
@@ -91,20 +98,24 @@ def fit_screen(
     cut = min(MOST, 2 * len(learned) // 3)
     known, compared = (learned.subset(range(*ends)) for ends in ((0, cut), (cut, min(cut + _COMPARED, len(learned)))))
     with (progress or Silent()).bar("Screening", 4) as bar:
-        screen = _placed(model, known, device, neighbours, rate, len(apart))
+        kept = sources or (lambda rows: {})
+        screen = _placed(model, known, device, neighbours, rate, len(apart), kept(known))
         bar.advance(1)
-        ordinary = _signals(model, screen, compared, device)
+        ordinary = _signals(model, screen, compared, device, kept(compared))
         center, width = _scale(ordinary)
         bar.advance(1)
         changed, touched = damaged(compared, seed)
         left = np.flatnonzero(touched & changed.present.any(1).numpy()).tolist()
-        harmed = _signals(model, screen, changed.subset(left), device)
+        harmed = _signals(model, screen, changed.subset(left), device, {})
         z = [np.nan_to_num(np.arcsinh((signals - center) / width)) for signals in (ordinary, harmed)]
         weights, bias = _regression(*z)
         bar.advance(1)
         for name, value in (("center", center), ("width", width), ("weights", weights), ("bias", bias)):
             getattr(screen, name).copy_(torch.as_tensor(value))
-        logits, _ = run(model, apart, device, lambda *of: screen.logits(Trace.of(model, *of)), torch.zeros(()))
+        empty = torch.zeros(())
+        logits, _ = run(
+            model, apart, device, lambda *of: screen.logits(Trace.of(model, *of)), empty, sources=kept(apart)
+        )
         screen.threshold.copy_(torch.as_tensor(threshold_of(logits.numpy(), rate)))
         bar.advance(1)
     return screen
@@ -157,7 +168,15 @@ def _drawn(rows: Rows, most: int, random: np.random.Generator) -> Rows:
     return rows.subset(random.permutation(len(rows))[:most].tolist())
 
 
-def _placed(model: Model, rows: Rows, device: torch.device, neighbours: int, rate: float, apart: int) -> Screen:
+def _placed(
+    model: Model,
+    rows: Rows,
+    device: torch.device,
+    neighbours: int,
+    rate: float,
+    apart: int,
+    sources: Mapping[str, Source],
+) -> Screen:
     """Return a screen that knows where some rows are, and nothing more."""
     widths = spaces_of(model)
 
@@ -169,7 +188,7 @@ def _placed(model: Model, rows: Rows, device: torch.device, neighbours: int, rat
         ]
         return torch.cat([*marked, seen.disagreement[:, None]], 1)  # the last so that there is something always
 
-    every, _ = run(model, rows, device, views, torch.zeros(sum(widths.values()) + 1))
+    every, _ = run(model, rows, device, views, torch.zeros(sum(widths.values()) + 1), sources=sources)
     groups = torch.zeros(len(rows), dtype=torch.long)
     if model.head.task == "classification":
         groups = model.head.encode(rows.answers)
@@ -212,9 +231,11 @@ def _statistics(u: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return means, torch.from_numpy(precision).float(), u
 
 
-def _signals(model: Model, screen: Screen, rows: Rows, device: torch.device) -> NDArray[np.float64]:
+def _signals(
+    model: Model, screen: Screen, rows: Rows, device: torch.device, sources: Mapping[str, Source]
+) -> NDArray[np.float64]:
     empty = torch.zeros(len(screen.signal_names))
-    found, _ = run(model, rows, device, lambda *of: screen.signals(Trace.of(model, *of)), empty)
+    found, _ = run(model, rows, device, lambda *of: screen.signals(Trace.of(model, *of)), empty, sources=sources)
     values: NDArray[np.float64] = found.double().numpy()
     return values
 
