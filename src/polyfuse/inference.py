@@ -45,6 +45,11 @@ class Answers:
     nothing_present: pd.Series
     screened: pd.DataFrame | None = None
 
+    def frame(self) -> pd.DataFrame:
+        """Return the answers as a column for each target, and what a screen said beside them."""
+        labels = self.labels.to_frame() if isinstance(self.labels, pd.Series) else self.labels
+        return pd.concat([labels, *([] if self.screened is None else [self.screened])], axis=1)
+
 
 def answers_of(model: Model, target: Target, scores: Tensor, index: pd.Index, nothing: pd.Series) -> Answers:
     """Return answers from scores.

@@ -34,7 +34,8 @@ from polyfuse.tuning import TUNINGS
 if TYPE_CHECKING:
     from polyfuse.evaluation.report import Report
     from polyfuse.fitting import Fitted, Plan
-    from polyfuse.robustness import AttackReport, CertificateReport, StressReport
+    from polyfuse.robustness import AttackReport, CertificateReport, DetectionReport, StressReport
+    from polyfuse.screening import Screen
     from polyfuse.study import Spaces
 
 
@@ -78,6 +79,7 @@ class Predictor:
         self._schema: Schema | None = None
         self._built: Built | None = None
         self._metrics: dict[str, Any] = {}
+        self._screen: Screen | None = None
         self._logs: Path | None = None
 
     @property
@@ -232,6 +234,7 @@ class Predictor:
         from polyfuse.fitting import history, weights_trained
 
         self.recipe, self._schema, self._built, self._logs = fitted.recipe, schema, fitted.built, None
+        self._screen = fitted.screen
         weights = weights_trained(fitted.recipe, fitted.built)
         self._metrics = {"training": history(fitted), "weights": weights, "comparison": fitted.comparison}
         if tuning is not None:
@@ -243,8 +246,40 @@ class Predictor:
             shutil.rmtree(work, ignore_errors=True)
             self._logs = folder / "logs"
 
+    def fit_screen(
+        self, data: Any, *, rate: float = 0.05, neighbours: int = 10, progress: bool | Progress | None = None
+    ) -> Predictor:
+        """Fit a screen for the model as it is, so that `predict(…, screen=True)` tells of suspicious rows.
+
+        Args:
+            data: ordinary rows with their answers, as for `evaluate`; such as the model has not learned from, or more
+                rows than asked for are flagged later. A third of them decides the threshold.
+            rate: share of ordinary rows that may be flagged.
+            neighbours: which nearest neighbour a row's distance is taken to.
+            progress: whether bars are shown.
+
+        Raises:
+            DataError: with every problem found in the table.
+            InputError: there are too few rows for the rate, or the model has several targets.
+        """
+        from polyfuse.screening import fit_halves
+
+        model, shown = self._need_model().model, make_progress(progress)
+        recipe = updated(self.recipe, {"screen": {"rate": rate, "neighbours": neighbours}})
+        seed, rows = recipe.training.seed, self._rows_to_measure(data, shown)
+        self._screen = fit_halves(
+            model, rows, self._device, rate=rate, neighbours=neighbours, seed=seed, progress=shown
+        )
+        self.recipe = recipe
+        return self
+
     def predict(
-        self, data: Any, *, without: Collection[str] = (), progress: bool | Progress | None = None
+        self,
+        data: Any,
+        *,
+        without: Collection[str] = (),
+        screen: bool = False,
+        progress: bool | Progress | None = None,
     ) -> pd.Series | pd.DataFrame:
         """Return the answer of each row, index and order kept; where several targets are asked for, a column for each.
 
@@ -254,9 +289,15 @@ class Predictor:
         Args:
             data: as for `fit`; a dict is one row.
             without: modalities that are taken away.
+            screen: return a DataFrame, in which beside the answer stand `suspicion`, in [0, 1], and whether a row is
+                `suspicious`: at most about the screen's `rate` of ordinary rows are.
             progress: whether a bar is shown.
+
+        Raises:
+            InputError: the model has no screen.
         """
-        return self.answer(data, without=without, progress=progress).labels
+        answers = self.answer(data, without=without, screen=screen, progress=progress)
+        return answers.frame() if screen else answers.labels
 
     def predict_proba(
         self, data: Any, *, without: Collection[str] = (), progress: bool | Progress | None = None
@@ -272,20 +313,35 @@ class Predictor:
             raise InputError("a regression has no probabilities; use  predict")
         return self.answer(data, without=without, progress=progress).scores
 
-    def answer(self, data: Any, *, without: Collection[str] = (), progress: bool | Progress | None = None) -> Answers:
+    def answer(
+        self,
+        data: Any,
+        *,
+        without: Collection[str] = (),
+        screen: bool = False,
+        progress: bool | Progress | None = None,
+    ) -> Answers:
         """Return labels, scores, and which rows had nothing present; see `predict`."""
-        built = self._need_model()
+        from polyfuse.screening import screened, told
+
+        built, used = self._need_model(), self._need_screen() if screen else None
         self._check_modalities(without)
         shown = make_progress(progress)
         rows = self._rows_to_answer(data)
-        scores, present = score(built.model, rows, self._device, without=without, progress=shown)
+        options: dict[str, Any] = {"without": without, "progress": shown}
+        marks = None
+        if used is None:
+            scores, present = score(built.model, rows, self._device, **options)
+        else:
+            scores, logits, present = screened(built.model, used, rows, self._device, **options)
+            marks = told(used, logits, rows.index)
         nothing = pd.Series((~present.any(1)).numpy(), index=rows.index, name="nothing_present")
         if nothing.any():
             named = nothing.index[nothing].tolist()
             warnings.warn(
                 f"rows with no modality ({len(named)}) get the training prior: {named[:8]}", UserWarning, stacklevel=3
             )
-        return answers_of(built.model, self.schema.target, scores, rows.index, nothing)
+        return replace(answers_of(built.model, self.schema.target, scores, rows.index, nothing), screened=marks)
 
     def fusion_weights(self, data: Any, *, progress: bool | Progress | None = None) -> pd.DataFrame:
         """Return how much each modality (a column each) counted in each row, of a fusion that weighs them, e.g. gated.
@@ -382,6 +438,41 @@ class Predictor:
         return attack_model(
             model, given, self._device, threats, attack, options, checked=checked, progress=shown, **searched
         )
+
+    def detect(
+        self,
+        data: Any,
+        *,
+        modalities: Sequence[str] | None = None,
+        budgets: Mapping[str, Any] | None = None,
+        attack: str = "ensemble",
+        options: Mapping[str, Any] | None = None,
+        rows: int | None = None,
+        seed: int = 0,
+        progress: bool | Progress | None = None,
+    ) -> DetectionReport:
+        """Measure the screen: on damaged rows, under an attack, and under one by an adversary who knows the screen.
+
+        Args:
+            data: as for `evaluate`; rows that neither the model nor its screen has learned from.
+            modalities: as for `attack`.
+            budgets: as for `attack`.
+            attack: name of the search.
+            options: of the search.
+            rows: at most so many, drawn at random.
+            seed: of all random numbers.
+            progress: whether bars are shown.
+
+        Raises:
+            DataError: with every problem found in the table.
+            InputError: there is no screen, the task has no wrong answers, or the attack is wrong as in `attack`.
+        """
+        from polyfuse.robustness import detect, threats_of
+
+        model, screen, shown = self._need_model().model, self._need_screen(), make_progress(progress)
+        threats = threats_of(model, self.schema, modalities, budgets or {})
+        given = _some(self._rows_to_measure(data, shown), rows, seed)
+        return detect(model, screen, given, self._device, threats, attack, options, seed=seed, progress=shown)
 
     def stress(
         self,
@@ -485,7 +576,7 @@ class Predictor:
             InputError: the folder is taken.
         """
         built = self._need_model()
-        saved = artifact.Artifact(self.recipe, self.schema, built, self._metrics)
+        saved = artifact.Artifact(self.recipe, self.schema, built, self._metrics, self._screen)
         artifact.write(Path(folder), saved, standalone=standalone, overwrite=overwrite, logs=self._logs)
         return Path(folder)
 
@@ -516,6 +607,7 @@ class Predictor:
     def _hold(self, saved: artifact.Artifact, folder: Path) -> None:
         """Take the model of an artifact; what was asked for stays, so that another fit asks for the same."""
         self.recipe, self._schema, self._built, self._metrics = saved.recipe, saved.schema, saved.built, saved.metrics
+        self._screen = saved.screen
         saved.built.model.to(self._device).eval()
         logs = folder / "logs"
         self._logs = logs if logs.is_dir() else None
@@ -528,6 +620,14 @@ class Predictor:
         if self._built is None:
             raise PolyfuseError("this predictor has no model yet: call  fit  first, or  polyfuse.load  a saved one")
         return self._built
+
+    def _need_screen(self) -> Screen:
+        if self._screen is None:
+            raise InputError(
+                "screen: this model has no screen; fit with  screen: true  in the recipe (--screen), or call"
+                "  fit_screen  with ordinary rows that the model has not learned from"
+            )
+        return self._screen.to(self._device)
 
     def _read(self, data: Any) -> Table:
         root = self.recipe.data.media_root

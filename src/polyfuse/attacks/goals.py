@@ -184,6 +184,35 @@ class AnyLabel(Goal):
         return ((output >= 0) != self.truth.bool()).any(1)
 
 
+@dataclass(frozen=True)
+class Unseen(Goal):
+    """What another goal wants, at a suspicion that does not exceed a threshold; outputs end with a column of it.
+
+    damage = min(damage of the other goal, threshold - suspicion), reached where both are: whatever is further from it
+    leads the way, so that no weight between the two has to be found (in the spirit of Bryniarski et al. 2022, who take
+    one of both gradients at a time).
+
+    Attributes:
+        goal: the other one.
+        threshold: of the suspicion.
+    """
+
+    goal: Goal
+    threshold: float
+
+    def damage(self, output: Tensor) -> Tensor:
+        """Return the lesser of both."""
+        return torch.minimum(self.goal.damage(output[:, :-1]), self.threshold - output[:, -1])
+
+    def reached(self, output: Tensor) -> Tensor:
+        """Return where the other goal is reached without being seen."""
+        return self.goal.reached(output[:, :-1]) & (output[:, -1] <= self.threshold)
+
+    def rows(self, chosen: Tensor) -> Self:
+        """Return the goal for some rows."""
+        return replace(self, truth=self.truth[chosen], goal=self.goal.rows(chosen))
+
+
 GOALS: dict[str, type[Goal]] = {"classification": Wrong, "regression": Off, "multilabel": AnyLabel}
 
 

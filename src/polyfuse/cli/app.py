@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -95,6 +95,12 @@ def fit(
     time_limit: Annotated[
         str | None, typer.Option(help="Be done 90s, 5m, 1h after the start, with the best so far.")
     ] = None,
+    screen: Annotated[
+        bool,
+        typer.Option(
+            "--screen", help="Learn to tell suspicious rows; at what false positive rate says --set screen.rate=0.01."
+        ),
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was killed.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run left at OUT.")] = False,
     as_json: AsJson = False,
@@ -111,7 +117,8 @@ def fit(
     from polyfuse.cli import show
     from polyfuse.core import processes
 
-    predictor = predictor_of(target, recipe, settings, preset=preset, **{"training.time_limit": time_limit})
+    chosen: dict[str, Any] = {"training.time_limit": time_limit, "screen": {} if screen else None}
+    predictor = predictor_of(target, recipe, settings, preset=preset, **chosen)
     plan = predictor.plan(train)
     if processes.first():
         show.plan(plan)
@@ -186,6 +193,9 @@ def predict(
         typer.Option("--proba", help="Add the probability of each class: p:CLASS, of several targets p:TARGET:CLASS."),
     ] = False,
     without: Without = None,
+    screen: Annotated[
+        bool, typer.Option("--screen", help="Add how suspicious each row is, in [0, 1], and whether it is flagged.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Answer each row of a table, in a column for each target.
@@ -196,7 +206,7 @@ def predict(
     from polyfuse.predictor import load
 
     show.check_writable(out)
-    answers = load(run).answer(rows, without=without or (), progress=True)
+    answers = load(run).answer(rows, without=without or (), screen=screen, progress=True)
     show.answers(answers, out, proba=proba, as_json=as_json)
 
 

@@ -121,7 +121,7 @@ def check_writable(out: Path | None) -> None:
 
 def answers(answers: Answers, out: Path | None, *, proba: bool, as_json: bool) -> None:
     """Print predictions, or write them to a file."""
-    frame = answers.labels.to_frame() if isinstance(answers.labels, pd.Series) else answers.labels.copy()
+    frame = answers.frame()
     if proba:
         scores = answers.scores
         names = [":".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in scores.columns]

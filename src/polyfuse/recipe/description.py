@@ -126,8 +126,8 @@ class Recipe(Strict):
         adversarial: who changes inputs in training, and how, so that the model learns to resist; a fusion that is not
             named is "concat" then.
         robust: the same with its defaults.
-        screen: fit a screen, which tells rows that are damaged or were made by an adversary from ordinary ones: true, or
-            a mapping with `rate` and `neighbours`. Rows are kept apart for it, from which the model does not learn.
+        screen: fit a screen, which tells rows that are damaged or made by an adversary from ordinary ones: true, or a
+            mapping with `rate` and `neighbours`. Rows are kept apart for it, from which the model does not learn.
         data: how the table is read and split.
         training: how the model is trained.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from polyfuse.robustness.attacking import attack_model, threats_of
+from polyfuse.robustness.detection import DetectionReport, detect
 from polyfuse.robustness.report import AttackReport, Budget
 from polyfuse.robustness.smoothing import CertificateReport, Smoothing, certify_model
 from polyfuse.robustness.stress import StressReport, stress
@@ -11,10 +12,12 @@ __all__ = [
     "AttackReport",
     "Budget",
     "CertificateReport",
+    "DetectionReport",
     "Smoothing",
     "StressReport",
     "attack_model",
     "certify_model",
+    "detect",
     "stress",
     "threats_of",
 ]

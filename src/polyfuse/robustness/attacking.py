@@ -31,7 +31,7 @@ from polyfuse.robustness.measuring import Yardstick, targeted
 from polyfuse.robustness.report import AttackReport, Budget
 from polyfuse.robustness.scene import Scene, Values, is_differentiable
 
-_CHUNK = 64  # rows attacked together
+CHUNK = 64  # rows attacked together
 
 
 def threats_of(
@@ -138,7 +138,7 @@ def attack_model(
         least = least_changes(run.scenes(), threats, chosen, attack.steps)
     seen = Checked({}, [])
     if checked and threats:
-        some = rows.subset(range(min(_CHUNK, len(rows))))
+        some = rows.subset(range(min(CHUNK, len(rows))))
         seen = check_attack(Scene.of(model, some, list(threats), device, wanted), threats, seed, shown)
     budgets = {
         key: Budget(name_of(threat), threat.norm, threat.options(), threat.unchanged(), whole.used[key])
@@ -227,8 +227,8 @@ class _Run:
 
     def scenes(self) -> Iterator[Scene]:
         """Yield the clean rows, some at a time."""
-        for start in range(0, len(self.rows), _CHUNK):
-            part = self.rows.subset(range(start, min(start + _CHUNK, len(self.rows))))
+        for start in range(0, len(self.rows), CHUNK):
+            part = self.rows.subset(range(start, min(start + CHUNK, len(self.rows))))
             yield Scene.of(self.model, part, self.hand, self.device, self.yardstick.wanted)
 
     def _measured(self, clean: Values, found: Mapping[frozenset[str], Values], used: dict[str, float]) -> _Measured:
@@ -237,7 +237,7 @@ class _Run:
         worst, rows = before, [dict[tuple[str, int], Any]() for _ in range(len(self.rows))]
         subsets: dict[str, Interval] = {}
         for some, values in found.items():
-            cells = self._cells(clean, values)
+            cells = changed_cells(self.rows, clean, values)
             merged = {place: cell for row in cells for place, cell in row.items()}
             after, _ = score(self.model, self.rows.replaced(merged), self.device)
             subsets[" + ".join(name for name in values if name in some)] = yardstick.interval(after)
@@ -254,13 +254,15 @@ class _Run:
             worst,
         )
 
-    def _cells(self, clean: Values, found: Values) -> list[dict[tuple[str, int], Any]]:
-        """Return for each row the cells that were changed, by column and row."""
-        cells: list[dict[tuple[str, int], Any]] = [{} for _ in range(len(self.rows))]
-        for name, values in found.items():
-            columns = self.rows.schema.modalities[name]
-            for row, (before, after) in enumerate(zip(clean[name], values, strict=True)):
-                if after is not before:
-                    changed = after if after is not None else [None] * len(columns)
-                    cells[row] |= {(column, row): cell for column, cell in zip(columns, changed, strict=True)}
-        return cells
+
+def changed_cells(rows: Rows, clean: Values, found: Values) -> list[dict[tuple[str, int], Any]]:
+    """Return for each row the cells that were changed, by column and row."""
+    cells: list[dict[tuple[str, int], Any]] = [{} for _ in range(len(rows))]
+    for name, values in found.items():
+        columns = rows.schema.modalities[name]
+        for row, (before, after) in enumerate(zip(clean[name], values, strict=True)):
+            if after is not before:
+                changed = after if after is not None else [None] * len(columns)
+                cells[row] |= {(column, row): cell for column, cell in zip(columns, changed, strict=True)}
+    return cells
+

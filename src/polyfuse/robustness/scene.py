@@ -9,13 +9,14 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from polyfuse.attacks.goals import Goal, goal_of
+from polyfuse.attacks.goals import Goal, Unseen, goal_of
 from polyfuse.attacks.problem import Point, Problem
 from polyfuse.attacks.threat import Seam, Threat, Value
 from polyfuse.core.types import Features, Tensors
 from polyfuse.data.rows import Rows, joined_text
 from polyfuse.ensemble import Ensemble, shared_features
 from polyfuse.model import Model
+from polyfuse.screening import Screen, Trace
 
 _CHUNK = 128  # values that go through the model together
 Values: TypeAlias = dict[str, list["Value | None"]]
@@ -32,6 +33,7 @@ class Scene:
         present: (rows, modalities) bool.
         values: of the modalities under attack, decoded cells for each row, of which the inputs were prepared.
         goal: what the adversary wants.
+        screen: that the adversary knows of, if there is one: the outputs end with a column of its logits then.
     """
 
     model: Model
@@ -40,6 +42,7 @@ class Scene:
     present: Tensor
     values: Values
     goal: Goal
+    screen: Screen | None = None
 
     @classmethod
     def of(
@@ -56,6 +59,10 @@ class Scene:
                 inputs[name] = model.encode_one(name, prepared, present) if known else prepared
         goal = goal_of(model.head.task, model.head.encode(rows.answers).to(device), wanted)
         return cls(model, rows, inputs, present, {name: every[name] for name in modalities}, goal)
+
+    def watched(self, screen: Screen, threshold: float) -> Scene:
+        """Return the scene for an adversary who wants no more suspicion than a threshold (of the screen's logits)."""
+        return replace(self, goal=Unseen(self.goal.truth, self.goal, threshold), screen=screen)
 
     def problem(self, threats: Mapping[str, Threat], clean: Scene) -> Problem:
         """Return the problem of the modalities whose threat gives a region, around the values of the clean scene."""
@@ -150,7 +157,10 @@ class Scene:
             else:
                 inputs[name] = {key: tensor[numbers] for key, tensor in value.items()}
         texts = {name: self._texts(name, numbers, values) for name in self.model.reads_text}
-        return self.model.outputs(inputs, self.present[numbers], texts)
+        if self.screen is None:
+            return self.model.outputs(inputs, self.present[numbers], texts)
+        seen = Trace.of(self.model, inputs, self.present[numbers], texts)
+        return torch.cat([seen.output, self.screen.logits(seen)[:, None]], 1)
 
     def _texts(self, name: str, numbers: Tensor, values: Mapping[str, Sequence[Value | None]]) -> list[str | None]:
         """Return the texts of some rows, as learners read them."""

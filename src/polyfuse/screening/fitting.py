@@ -19,6 +19,7 @@ from polyfuse.data.batches import Source
 from polyfuse.data.corruption import corruptions_for
 from polyfuse.data.corruption.applying import corrupted
 from polyfuse.data.rows import Rows
+from polyfuse.data.splits import split
 from polyfuse.inference import run
 from polyfuse.model import Model, Texts
 from polyfuse.screening.screen import Screen, Shape, Space
@@ -119,6 +120,20 @@ def fit_screen(
         screen.threshold.copy_(torch.as_tensor(threshold_of(logits.numpy(), rate)))
         bar.advance(1)
     return screen
+
+
+def fit_halves(model: Model, rows: Rows, device: torch.device, **options: Any) -> Screen:
+    """Fit a screen on rows that the model has not learned from: a third of them gives the threshold.
+
+    Options are those of `fit_screen`.
+
+    Raises:
+        InputError: there are too few rows, or the task is none that can be screened.
+    """
+    check_task(model.head.task)
+    check_room(len(rows) // 3, options["rate"])
+    learned, apart = split(rows.answers, rows.schema.target.asked, share=1 / 3, seed=options["seed"])
+    return fit_screen(model, rows.subset(learned.tolist()), rows.subset(apart.tolist()), device, **options)
 
 
 def damaged(rows: Rows, seed: int) -> tuple[Rows, NDArray[np.bool_]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -156,6 +157,12 @@ def screened(
     empty = torch.cat([prior.reshape(-1), torch.full((1,), -torch.inf, device=prior.device)])
     found, present = run(model, rows, device, answer, empty, **options)
     return found[:, :-1].reshape(len(rows), *prior.shape), found[:, -1], present
+
+
+def told(screen: Screen, logits: Tensor, index: pd.Index) -> pd.DataFrame:
+    """Return `suspicion`, in [0, 1], and whether each row is `suspicious`. logits: (rows,)."""
+    flagged = screen.flagged(logits.to(screen.threshold.device)).cpu().numpy()
+    return pd.DataFrame({"suspicion": logits.sigmoid().numpy(), "suspicious": flagged}, index=index)
 
 
 def shapes_fit(model: Model, spaces: Mapping[str, Shape], *, most: int) -> bool:
