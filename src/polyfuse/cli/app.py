@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from polyfuse.cli.arguments import deviation, listed, pair, predictor_of
+from polyfuse.cli.arguments import FAST_SEARCH, budgets_of, deviation, listed, predictor_of
 from polyfuse.core.version import __version__
 
 app = typer.Typer(
@@ -60,6 +60,16 @@ Preset = Annotated[
 Without = Annotated[
     list[str] | None, typer.Option("--without", help="Take a modality away; may be repeated.", metavar="MODALITY")
 ]
+Budgets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        "-b",
+        help="By how much: linf, l2, snr, patch, characters, words, ranges. May be repeated.",
+        metavar="MODALITY=THREAT:RADIUS",
+    ),
+]
+Search = Annotated[str, typer.Option("--attack", help="The search; [bold]polyfuse info[/bold] lists them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
@@ -314,15 +324,7 @@ def attack(
         str | None,
         typer.Option(help="What the adversary may change; all that can be attacked when left out.", metavar="A,B"),
     ] = None,
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--budget",
-            "-b",
-            help="By how much: linf, l2, snr, patch, characters, words, ranges. May be repeated.",
-            metavar="MODALITY=THREAT:RADIUS",
-        ),
-    ] = None,
+    budget: Budgets = None,
     absent: Annotated[
         str | None,
         typer.Option(help="What the adversary may take away, too; one modality of each row stays.", metavar="A,B"),
@@ -331,9 +333,7 @@ def attack(
         str | None,
         typer.Option(help="The label that the adversary wants to be answered; any wrong one, when left out."),
     ] = None,
-    search: Annotated[
-        str, typer.Option("--attack", help="The search; [bold]polyfuse info[/bold] lists them.")
-    ] = "ensemble",
+    search: Search = "ensemble",
     fast: Annotated[bool, typer.Option("--fast", help="A weaker search on at most 200 rows, unchecked.")] = False,
     factor: Annotated[
         list[float] | None,
@@ -352,16 +352,14 @@ def attack(
     """
     from polyfuse.predictor import load
 
-    budgets = dict(pair(text, "--budget", "image=linf:8/255") for text in budget or [])
-    options: dict[str, int] = {"steps": 20, "rivals": 2, "queries": 50} if fast and search == "ensemble" else {}
     report = load(run).attack(
         rows,
         modalities=listed(modalities),
-        budgets=budgets,
+        budgets=budgets_of(budget),
         absent=listed(absent) or (),
         towards=towards,
         attack=search,
-        options=options,
+        options=FAST_SEARCH if fast and search == "ensemble" else {},
         factors=factor or (),
         rows=min(limit or 200, 200) if fast else limit,
         seed=seed,
@@ -448,6 +446,41 @@ def certify(
         selection=selection,
         alpha=alpha,
         rows=limit,
+        seed=seed,
+        progress=True,
+    )
+    typer.echo(report.to_json() if as_json else str(report))
+
+
+@app.command()
+def detect(
+    run: Run,
+    rows: Rows,
+    modalities: Annotated[
+        str | None, typer.Option(help="What the adversary may change; all that can be attacked.", metavar="A,B")
+    ] = None,
+    budget: Budgets = None,
+    search: Search = "ensemble",
+    fast: Annotated[bool, typer.Option("--fast", help="A weaker search on at most 200 rows.")] = False,
+    limit: Annotated[int | None, typer.Option("--rows", help="At most so many rows, drawn at random.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of all random numbers.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a screen: on damaged rows, under attack, and under attack by an adversary who knows it.
+
+    The model needs a screen: [bold]polyfuse fit … --screen[/bold]. Give rows that it has not learned from.
+
+    Example:  polyfuse detect runs/digits test.csv --budget image=linf:8/255
+    """
+    from polyfuse.predictor import load
+
+    report = load(run).detect(
+        rows,
+        modalities=listed(modalities),
+        budgets=budgets_of(budget),
+        attack=search,
+        options=FAST_SEARCH if fast and search == "ensemble" else {},
+        rows=min(limit or 200, 200) if fast else limit,
         seed=seed,
         progress=True,
     )

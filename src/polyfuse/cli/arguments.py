@@ -7,6 +7,9 @@ from typing import Any
 
 import typer
 
+#: Options of the default search of attacks, where it is to be quick.
+FAST_SEARCH = {"steps": 20, "rivals": 2, "queries": 50}
+
 
 def predictor_of(target: list[str] | None, recipe: Path | None, settings: list[str] | None, **options: Any) -> Any:
     """Return the predictor of a call; options are keys of the recipe, None where they were not given."""
@@ -34,6 +37,11 @@ def pair(text: str, option: str, example: str) -> tuple[str, str]:
     if not equals or not key:
         raise typer.BadParameter(f"{option} {text!r}: write KEY=VALUE, e.g. {example}")
     return key, value
+
+
+def budgets_of(texts: list[str] | None) -> dict[str, str]:
+    """Split each MODALITY=THREAT:RADIUS."""
+    return dict(pair(text, "--budget", "image=linf:8/255") for text in texts or [])
 
 
 def listed(text: str | None) -> list[str] | None:
