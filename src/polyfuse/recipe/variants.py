@@ -10,7 +10,7 @@ from polyfuse.recipe.reading import read_recipe, updated
 
 def late(recipe: Recipe) -> Recipe:
     """Return the recipe of late fusion on the same encoders: each modality answers, and the answers are weighed."""
-    return updated(recipe, {"fusion": "late"})
+    return updated(recipe, {"fusion": "late", "screen": None})
 
 
 def alone(recipe: Recipe, modality: str) -> Recipe:
@@ -26,6 +26,7 @@ def alone(recipe: Recipe, modality: str) -> Recipe:
     ignored = {name: "ignore" for other in modalities.values() for name in other.columns if name not in own}
     document["columns"] = {**document.get("columns", {}), **ignored}
     document["fusion"] = "concat"
+    document.pop("screen", None)
     document["modalities"] = {modality: document["modalities"][modality]}
     for key in ("tuning", "augmentation"):
         document[key] = _of(document.get(key), modality)
