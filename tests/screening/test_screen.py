@@ -212,7 +212,8 @@ def test_answers_are_what_they_are_without_a_screen(predictor: pf.Predictor) -> 
 def test_what_is_absent_says_nothing(predictor: pf.Predictor) -> None:
     frame = table(40, seed=9)
     absent = frame.assign(a=None, b=None, c=None)
-    gone, taken = predictor.predict(absent, screen=True), predictor.predict(frame, screen=True, without=["one"])
+    with pytest.warns(UserWarning, match="no modality"):
+        gone, taken = predictor.predict(absent, screen=True), predictor.predict(frame, screen=True, without=["one"])
     np.testing.assert_allclose(gone["suspicion"], taken["suspicion"], rtol=1e-5)
     nothing = absent.assign(d=None, e=None, colour=None)
     with pytest.warns(UserWarning, match="no modality"):
