@@ -143,11 +143,8 @@ def test_the_commands(tmp_path: Path) -> None:
     found = predictor.predict(tmp_path / "test.csv", screen=True)
     np.testing.assert_allclose(written["suspicion"], found["suspicion"], rtol=1e-6)
     assert written["suspicious"].tolist() == found["suspicious"].tolist()
-    shown, _ = polyfuse("predict", "run", "test.csv", cwd=tmp_path)
-    assert shown.splitlines()[0] == "y,nothing_present"
-    call = ["detect", "run", "test.csv", "--budget", "table=ranges:0.3", "--fast", "--rows", "20", "--json"]
+    call = ["detect", "run", "test.csv", "--budget", "table=ranges:0.3", "--fast", "--rows", "12", "--json"]
     report = json.loads(polyfuse(*call, cwd=tmp_path)[0])
-    assert report["rows"] == 20
+    assert report["rows"] == 12
     assert report["rate"] == 0.1
     assert report["attack"] == {"name": "ensemble", "steps": 20, "rivals": 2, "queries": 50}
-    assert "another" not in polyfuse("detect", "run", "test.csv", "--attack", "pgdd", cwd=tmp_path, code=2)[1]

@@ -133,7 +133,7 @@ def test_signals_are_put_together_as_the_screen_says(fused: pf.Predictor) -> Non
 def test_weights_are_the_best_that_are_not_below_zero() -> None:
     random = np.random.default_rng(0)
     ordinary = random.normal(size=(300, 4))
-    harmed = random.normal(size=(100, 4)) + [1.0, 0.3, 0.0, -1.0]
+    harmed = random.normal((1.0, 0.3, 0.0, -1.0), size=(100, 4))
     weights, bias = _regression(ordinary, harmed)
     assert weights[3] == 0
     assert weights[0] > weights[1] > 0
