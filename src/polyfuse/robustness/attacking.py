@@ -265,4 +265,3 @@ def changed_cells(rows: Rows, clean: Values, found: Values) -> list[dict[tuple[s
                 changed = after if after is not None else [None] * len(columns)
                 cells[row] |= {(column, row): cell for column, cell in zip(columns, changed, strict=True)}
     return cells
-
