@@ -23,7 +23,17 @@ from polyfuse.data.reading import read_table
 from polyfuse.data.rows import read_rows
 from polyfuse.metrics.bootstrap import Interval
 from polyfuse.robustness import threats_of
-from polyfuse.robustness.detection import ATTACKED, DAMAGED, HARMLESS, KNOWING, ORDINARY, Told, _told, _warnings
+from polyfuse.robustness.detection import (
+    ATTACKED,
+    DAMAGED,
+    HARMLESS,
+    KNOWING,
+    ORDINARY,
+    Told,
+    _Measured,
+    _told,
+    _warnings,
+)
 from polyfuse.robustness.scene import Scene
 from polyfuse.screening import screened
 
@@ -155,6 +165,14 @@ def test_what_the_adversary_sees_is_what_the_screen_says(predictor: pf.Predictor
     torch.testing.assert_close(
         predictor.model.head.scores(problem.at_clean[:, :-1]), scores, rtol=1e-3, atol=1e-4, check_dtype=False
     )
+
+
+def test_an_adversary_takes_the_better_of_both() -> None:
+    knowing = _Measured(np.array([True, True, False, False, True]), np.array([1.0, 3.0, 0.0, 5.0, 9.0]))
+    plain = _Measured(np.array([True, True, True, False, False]), np.array([2.0, 2.0, 4.0, 6.0, 1.0]))
+    best = knowing.unless(plain)
+    assert best.wrong.tolist() == [True, True, True, False, True]
+    assert best.logits.tolist() == [1, 2, 4, 5, 9]
 
 
 def test_warnings_say_what_was_found() -> None:

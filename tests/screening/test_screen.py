@@ -78,6 +78,12 @@ def test_distances_follow_their_definitions() -> None:
         assert found[row, 1] == pytest.approx(sorted(np.sqrt(((u - b) ** 2).sum()) for b in bank)[1], rel=1e-4)
 
 
+def test_a_row_of_the_bank_is_at_no_distance_from_itself() -> None:
+    space = Space(Shape(dim=64, groups=1, bank=200), neighbours=1)
+    space.bank.copy_(torch.nn.functional.normalize(torch.randn(200, 64, generator=torch.manual_seed(0)), dim=1))
+    assert float(space(space.bank)[:, 1].max()) < 1e-6
+
+
 def test_the_covariance_is_shrunk_as_ledoit_and_wolf_have_it() -> None:
     random = np.random.default_rng(0)
     x = random.normal(size=(40, 6)) @ random.normal(size=(6, 6))
@@ -338,11 +344,12 @@ def test_features_of_an_absent_modality_do_not_count(fused: pf.Predictor) -> Non
         n: model.encoder(n).prepare([rows.value(n, row) for row in range(34)]) for n in model.modalities
     }
     found = []
-    for garbage in (0.0, 7.0):
+    for garbage in (0.0, 7.0, torch.nan):
         pooled = model.encode_one("one", inputs["one"], rows.present).pooled
         pooled = torch.where(rows.present[:, :1], pooled, garbage).detach()
         seen = Trace.of(model, {**inputs, "one": Features.of_pooled(pooled)}, rows.present, {})
         found.append(screen_of(fused).logits(seen).detach())
     assert width == pooled.shape[1]
     assert not rows.present.all()
-    torch.testing.assert_close(found[0], found[1])
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])

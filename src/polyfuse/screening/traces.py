@@ -22,7 +22,7 @@ class Trace:
     """What a model shows of some rows.
 
     Attributes:
-        vectors: of each space, in the order of `spaces_of`, (rows, dim); 0 where a row has nothing there.
+        vectors: of each space, in the order of `spaces_of`, (rows, dim); without a meaning where a row is not there.
         there: (rows, spaces) bool.
         output: raw outputs (rows, …).
         scores: of the head (rows, …).
@@ -49,7 +49,7 @@ class Trace:
         vectors, there = [], []
         for name in _seen(model):
             here = present[:, model.modalities.index(name)]
-            vectors.append(torch.where(here[:, None], _vectors(model, name, known[name]), 0.0))
+            vectors.append(_vectors(model, name, known[name]))
             there.append(here)
         output, scores, fused = _said(model, known, present, texts)
         if fused is not None:
