@@ -1,0 +1,167 @@
+"""Answers, and how good they are."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from polyfuse.core.errors import InputError
+from polyfuse.core.progress import Progress
+from polyfuse.core.types import Inputs
+from polyfuse.data.rows import Rows
+from polyfuse.inference import Answers, answers_of, run, score
+from polyfuse.model import FusionModel, Texts
+from polyfuse.predictor.holding import Holder
+from polyfuse.progress import make_progress
+
+if TYPE_CHECKING:
+    from polyfuse.evaluation.report import Report
+    from polyfuse.fitting import Fitted
+
+
+class Answering(Holder):
+    """Predicts and measures."""
+
+    def predict(
+        self,
+        data: Any,
+        *,
+        without: Collection[str] = (),
+        screen: bool = False,
+        progress: bool | Progress | None = None,
+    ) -> pd.Series | pd.DataFrame:
+        """Return the answer of each row, index and order kept; where several targets are asked for, a column for each.
+
+        Columns that the model does not know are ignored; missing ones make their modality absent, with a warning. A row
+        in which nothing is present gets the training prior, with a warning.
+
+        Args:
+            data: as for `fit`; a dict is one row.
+            without: modalities that are taken away.
+            screen: return a DataFrame, in which beside the answer stand `suspicion`, in [0, 1], and whether a row is
+                `suspicious`: at most about the screen's `rate` of ordinary rows are.
+            progress: whether a bar is shown.
+
+        Raises:
+            InputError: the model has no screen.
+        """
+        answers = self.answer(data, without=without, screen=screen, progress=progress)
+        return answers.frame() if screen else answers.labels
+
+    def predict_proba(
+        self, data: Any, *, without: Collection[str] = (), progress: bool | Progress | None = None
+    ) -> pd.DataFrame:
+        """Return the probability of each class (a column each) in each row, index and order kept.
+
+        Where several targets are asked for, columns are pairs (target, class), and regressions have none.
+
+        Raises:
+            InputError: the task is a regression, or all of them are.
+        """
+        if not any(target.levels for target in self.schema.target.each()):
+            raise InputError("a regression has no probabilities; use  predict")
+        return self.answer(data, without=without, progress=progress).scores
+
+    def answer(
+        self,
+        data: Any,
+        *,
+        without: Collection[str] = (),
+        screen: bool = False,
+        progress: bool | Progress | None = None,
+    ) -> Answers:
+        """Return labels, scores, and which rows had nothing present; see `predict`."""
+        from polyfuse.screening import screened, told
+
+        built, used = self._need_model(), self._need_screen() if screen else None
+        self._check_modalities(without)
+        shown = make_progress(progress)
+        rows = self._rows_to_answer(data)
+        options: dict[str, Any] = {"without": without, "progress": shown}
+        marks = None
+        if used is None:
+            scores, present = score(built.model, rows, self._device, **options)
+        else:
+            scores, logits, present = screened(built.model, used, rows, self._device, **options)
+            marks = told(used, logits, rows.index)
+        nothing = pd.Series((~present.any(1)).numpy(), index=rows.index, name="nothing_present")
+        if nothing.any():
+            named = nothing.index[nothing].tolist()
+            warnings.warn(
+                f"rows with no modality ({len(named)}) get the training prior: {named[:8]}", UserWarning, stacklevel=3
+            )
+        return replace(answers_of(built.model, self.schema.target, scores, rows.index, nothing), screened=marks)
+
+    def fusion_weights(self, data: Any, *, progress: bool | Progress | None = None) -> pd.DataFrame:
+        """Return how much each modality (a column each) counted in each row, of a fusion that weighs them, e.g. gated.
+
+        Raises:
+            InputError: the fusion has no weights.
+        """
+        built = self._need_model()
+        model = built.model
+        weigh = getattr(model.fusion, "weights", None) if isinstance(model, FusionModel) else None
+        if weigh is None:
+            name = self.recipe.fusion.name
+            raise InputError(f"the fusion {name!r} has no weights to read; fit with  fusion='gated'  or  fusion='late'")
+
+        def answer(inputs: Inputs, present: torch.Tensor, texts: Texts) -> torch.Tensor:
+            weights: torch.Tensor = weigh(model.encode(inputs, present), present)
+            return weights
+
+        names = list(built.model.modalities)
+        rows = self._rows_to_answer(data)
+        weights, _ = run(model, rows, self._device, answer, torch.zeros(len(names)), progress=make_progress(progress))
+        return pd.DataFrame(weights.numpy(), index=rows.index, columns=names)
+
+    def evaluate(self, data: Any, *, without: Collection[str] = (), progress: bool | Progress | None = None) -> Report:
+        """Measure the model on rows whose answers are known; of several targets, each on the rows that have it.
+
+        Args:
+            data: as for `fit`; with the target's column, or that of one of several.
+            without: modalities that are taken away.
+            progress: whether bars are shown.
+
+        Raises:
+            DataError: with every problem found in the table, e.g. labels that the model does not know.
+        """
+        self._need_model()
+        self._check_modalities(without)
+        shown = make_progress(progress)
+        return self._report(self._rows_to_measure(data, shown), without=without, progress=shown)
+
+    def _report(self, rows: Rows, *, without: Collection[str] = (), progress: Progress | None = None) -> Report:
+        from polyfuse.fitting import cached_sources
+        from polyfuse.training.cache import FeatureCache
+
+        built, shown = self._need_model(), make_progress(False if progress is None else progress)
+        sources = cached_sources(built, rows, FeatureCache(), self._device, shown, without=without)
+        scores, present = score(built.model, rows, self._device, without=without, sources=sources, progress=shown)
+        return self._measured(rows, scores.numpy(), present)
+
+    def _report_of(self, fitted: Fitted) -> Report:
+        if fitted.scores is None:
+            return self._report(fitted.measured)
+        return self._measured(fitted.measured, fitted.scores, fitted.measured.present)
+
+    def _measured(self, rows: Rows, scores: NDArray[Any], present: torch.Tensor) -> Report:
+        from polyfuse.evaluation import evaluate
+
+        model = self._need_model().model
+        head = model.head
+        shares = np.asarray(present.float().mean(0)).tolist()
+        return evaluate(
+            head.truth(head.encode(rows.answers)).numpy(),
+            scores,
+            head.prior().cpu().numpy(),
+            self.schema.target,
+            head.metrics,
+            present=dict(zip(model.modalities, shares, strict=True)),
+        )
