@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from polyfuse.cli.arguments import FAST_SEARCH, budgets_of, deviation, listed, predictor_of
+from polyfuse.cli.arguments import predictor_of
+from polyfuse.cli.options import AsJson, Rows, Run
+from polyfuse.cli.proving import attack, certify, detect, stress
 from polyfuse.core.version import __version__
 
 app = typer.Typer(
@@ -25,11 +27,6 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Run = Annotated[Path, typer.Argument(help="An artifact: the folder that [bold]fit[/bold] wrote.", show_default=False)]
-Rows = Annotated[
-    Path,
-    typer.Argument(help="CSV, TSV, JSON Lines, Parquet, or a saved datasets folder.", show_default=False),
-]
 TargetColumn = Annotated[
     list[str] | None,
     typer.Option(
@@ -60,17 +57,6 @@ Preset = Annotated[
 Without = Annotated[
     list[str] | None, typer.Option("--without", help="Take a modality away; may be repeated.", metavar="MODALITY")
 ]
-Budgets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--budget",
-        "-b",
-        help="By how much: linf, l2, snr, patch, characters, words, ranges. May be repeated.",
-        metavar="MODALITY=THREAT:RADIUS",
-    ),
-]
-Search = Annotated[str, typer.Option("--attack", help="The search; [bold]polyfuse info[/bold] lists them.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
 def _version(wanted: bool) -> None:
@@ -316,172 +302,5 @@ def demo(
     run_demo(out, as_json=as_json)
 
 
-@app.command()
-def attack(
-    run: Run,
-    rows: Rows,
-    modalities: Annotated[
-        str | None,
-        typer.Option(help="What the adversary may change; all that can be attacked when left out.", metavar="A,B"),
-    ] = None,
-    budget: Budgets = None,
-    absent: Annotated[
-        str | None,
-        typer.Option(help="What the adversary may take away, too; one modality of each row stays.", metavar="A,B"),
-    ] = None,
-    towards: Annotated[
-        str | None,
-        typer.Option(help="The label that the adversary wants to be answered; any wrong one, when left out."),
-    ] = None,
-    search: Search = "ensemble",
-    fast: Annotated[bool, typer.Option("--fast", help="A weaker search on at most 200 rows, unchecked.")] = False,
-    factor: Annotated[
-        list[float] | None,
-        typer.Option("--factor", help="Also with all radii multiplied by this; may be repeated.", min=0.001, max=1000),
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--rows", help="At most so many rows, drawn at random.", min=1)] = None,
-    seed: Annotated[int, typer.Option(help="Of all random numbers.", min=0)] = 0,
-    examples: Annotated[
-        Path | None, typer.Option(help="A new folder for changed rows, to look at and to listen to.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Search for inputs near those of a table that the model answers wrongly, in every subset of its modalities.
-
-    Example:  polyfuse attack runs/digits test.csv --budget image=linf:8/255 --budget audio=snr:20
-    """
-    from polyfuse.predictor import load
-
-    report = load(run).attack(
-        rows,
-        modalities=listed(modalities),
-        budgets=budgets_of(budget),
-        absent=listed(absent) or (),
-        towards=towards,
-        attack=search,
-        options=FAST_SEARCH if fast and search == "ensemble" else {},
-        factors=factor or (),
-        rows=min(limit or 200, 200) if fast else limit,
-        seed=seed,
-        examples=examples,
-        checked=not fast,
-        progress=True,
-    )
-    if examples is not None:
-        typer.echo(f"wrote {examples}", err=True)
-    typer.echo(report.to_json() if as_json else str(report))
-
-
-@app.command()
-def stress(
-    run: Run,
-    rows: Rows,
-    modalities: Annotated[
-        str | None, typer.Option(help="Whose values are damaged; all when left out.", metavar="A,B")
-    ] = None,
-    fast: Annotated[bool, typer.Option("--fast", help="Severities 1, 3 and 5, one seed, at most 200 rows.")] = False,
-    train: Annotated[
-        Path | None,
-        typer.Option(
-            help="The training table: late fusion and each modality's own model are fitted on it, and measured beside."
-        ),
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--rows", help="At most so many rows, drawn at random.", min=1)] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure a model where modalities are missing, and where values are damaged by noise, blur, typos and so on.
-
-    Example:  polyfuse stress runs/digits test.csv --fast
-    """
-    from polyfuse.predictor import load
-
-    predictor = load(run)
-    report = predictor.stress(
-        rows,
-        references=predictor.references(train, progress=True) if train is not None else None,
-        modalities=listed(modalities),
-        severities=(1, 3, 5) if fast else (1, 2, 3, 4, 5),
-        seeds=1 if fast else 3,
-        rows=min(limit or 200, 200) if fast else limit,
-        progress=True,
-    )
-    typer.echo(report.to_json() if as_json else str(report))
-
-
-@app.command()
-def certify(
-    run: Run,
-    rows: Rows,
-    noise: Annotated[
-        list[str],
-        typer.Option(
-            "--noise",
-            "-n",
-            help="Standard deviation of the noise, e.g. image=0.25 of pixels from 0 to 1. May be repeated.",
-            metavar="MODALITY=SIGMA",
-            show_default=False,
-        ),
-    ],
-    samples: Annotated[int, typer.Option(help="Draws that certify an answer.", min=1)] = 1000,
-    selection: Annotated[int, typer.Option(help="Other draws that choose it.", min=1)] = 100,
-    alpha: Annotated[float, typer.Option(help="Probability, for each row, that its certificate is wrong.")] = 0.001,
-    limit: Annotated[int | None, typer.Option("--rows", help="At most so many rows, drawn at random.", min=1)] = None,
-    seed: Annotated[int, typer.Option(help="Of all random numbers.", min=0)] = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Smooth a model by noise, and find for each row a radius within which no change can turn its answer.
-
-    Where no answer is sure to be the most likely one, it abstains, which counts as wrong. Train with the same noise:
-    fit … --set training.noise.image=0.25
-
-    Example:  polyfuse certify runs/digits test.csv --noise image=0.25 --samples 10000 --rows 500
-    """
-    from polyfuse.predictor import load
-
-    deviations = dict(deviation(text) for text in noise)
-    report = load(run).certify(
-        rows,
-        deviations,
-        samples=samples,
-        selection=selection,
-        alpha=alpha,
-        rows=limit,
-        seed=seed,
-        progress=True,
-    )
-    typer.echo(report.to_json() if as_json else str(report))
-
-
-@app.command()
-def detect(
-    run: Run,
-    rows: Rows,
-    modalities: Annotated[
-        str | None, typer.Option(help="What the adversary may change; all that can be attacked.", metavar="A,B")
-    ] = None,
-    budget: Budgets = None,
-    search: Search = "ensemble",
-    fast: Annotated[bool, typer.Option("--fast", help="A weaker search on at most 200 rows.")] = False,
-    limit: Annotated[int | None, typer.Option("--rows", help="At most so many rows, drawn at random.", min=1)] = None,
-    seed: Annotated[int, typer.Option(help="Of all random numbers.", min=0)] = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Measure a screen: on damaged rows, under attack, and under attack by an adversary who knows it.
-
-    The model needs a screen: [bold]polyfuse fit … --screen[/bold]. Give rows that it has not learned from.
-
-    Example:  polyfuse detect runs/digits test.csv --budget image=linf:8/255
-    """
-    from polyfuse.predictor import load
-
-    report = load(run).detect(
-        rows,
-        modalities=listed(modalities),
-        budgets=budgets_of(budget),
-        attack=search,
-        options=FAST_SEARCH if fast and search == "ensemble" else {},
-        rows=min(limit or 200, 200) if fast else limit,
-        seed=seed,
-        progress=True,
-    )
-    typer.echo(report.to_json() if as_json else str(report))
+for _command in (attack, stress, certify, detect):
+    app.command()(_command)
