@@ -58,7 +58,8 @@ def main() -> None:
         found = report.subsets
         worst = f"{report.worst.value:.3f} ({report.worst.low:.3f} to {report.worst.high:.3f})"
         lines.append([name, report.clean.value, *[found[some].value for some in ("image", "audio")], worst, fit.wall])
-    show(["trained against", "clean", "image", "audio", "worst case", "s to fit"], lines)
+    if lines:
+        show(["trained against", "clean", "image", "audio", "worst case", "s to fit"], lines)
     if "absence" in wanted:
         absence(train, test, epochs)
 
