@@ -16,7 +16,7 @@ from PIL import Image
 
 import polyfuse as pf
 from cli_runner import polyfuse
-from polyfuse.attacks import build_threat
+from polyfuse.attacks import build_attack, build_threat
 from polyfuse.attacks.regions import Box
 from polyfuse.attacks.threat import Sample
 from polyfuse.core.errors import InputError, PolyfuseError
@@ -25,7 +25,7 @@ from polyfuse.data.rows import Rows, read_rows
 from polyfuse.data.schema import Column
 from polyfuse.robustness import attack_model, threats_of
 from polyfuse.robustness.audit import audit
-from polyfuse.robustness.joint import subsets
+from polyfuse.robustness.joint import attacked, subsets
 from polyfuse.robustness.scene import Scene
 
 SMALL = {"steps": 8, "rivals": 1, "queries": 5}
@@ -227,6 +227,24 @@ def test_what_is_left_is_changed_where_another_is_taken_away(
     assert report.worst.value < min(alone.worst.value, away.worst.value)
     changes = [line["changed"] for line in json.loads((tmp_path / "seen" / "examples.json").read_text())]
     assert any(set(change) == {"photo", "sound"} and change["sound"] == "taken away" for change in changes)
+
+
+def test_what_is_only_taken_away_is_encoded_once(predictor: pf.Predictor, folder: Path) -> None:
+    rows, model = rows_of(predictor, folder), predictor.model
+    threats = threats_of(model, predictor.schema, ["image"], {"image": "linf:6/255"})
+    calls: list[int] = []
+    handle = model.encoder("audio").register_forward_hook(lambda *_: calls.append(1))
+    scene = Scene.of(model, rows, ["image"], torch.device("cpu"), absent=["audio"])
+    hand = ["image", "audio"]
+    found = dict(attacked(scene, threats, build_attack("pgd", {"steps": 3}), subsets(hand, 0), 0, ["audio"]))
+    handle.remove()
+    assert len(calls) == 1
+    every = Scene.of(model, rows, hand, torch.device("cpu"))
+    same = dict(attacked(every, threats, build_attack("pgd", {"steps": 3}), subsets(hand, 0), 0, ["audio"]))
+    for some, worst in found.items():
+        torch.testing.assert_close(worst.damage, same[some].damage, rtol=1e-4, atol=1e-5)
+    gone = [value is None for value in found[frozenset(hand)].scene.values["audio"]]
+    assert sum(gone) > sum(value is None for value in scene.values["audio"])
 
 
 def test_what_no_budget_allows_fails_the_run(predictor: pf.Predictor, folder: Path) -> None:

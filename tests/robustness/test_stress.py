@@ -105,6 +105,13 @@ def test_references_stand_beside_it(predictor: tuple[pf.Predictor, Path]) -> Non
         json.loads(report.to_json())["references"]["text alone"]["clean"]
         == others["text alone"].evaluate(path, progress=False)["accuracy"]
     )
+    with pytest.raises(InputError, match="reads 'note', which the model does not know"):
+        others["table alone"].stress(path, references={"other": others["text alone"]}, progress=False)
+    table = pd.read_csv(path)
+    table["y"] = table["y"].map({label: f"other {label}" for label in table["y"].unique()})
+    strange = others["table alone"].fit(table, progress=False)
+    with pytest.raises(InputError, match="fitted on the same labels"):
+        model.stress(path, references={"other": strange}, progress=False)
     with pytest.raises(InputError, match="single modality"):
         others["text alone"].references(path)
 

@@ -135,7 +135,7 @@ def attack_model(
         curve = {factor: run.of({key: threat.scaled(factor) for key, threat in threats.items()}) for factor in factors}
     least = {}
     if isinstance(attack, MinimalAttack) and is_differentiable(model):
-        least = least_changes(run.scenes(), threats, chosen, attack.steps)
+        least = least_changes(run.scenes(threats), threats, chosen, attack.steps)
     seen = Checked({}, [])
     if checked and threats:
         some = rows.subset(range(min(CHUNK, len(rows))))
@@ -202,7 +202,7 @@ class _Run:
         """Attack all rows, and measure by the way that every table goes."""
         found: dict[frozenset[str], Values] = {some: {name: [] for name in self.hand} for some in self.chosen}
         clean: Values = {name: [] for name in self.hand}
-        for scene in self.scenes():
+        for scene in self.scenes(threats):
             for name in self.hand:
                 clean[name] += scene.values[name]
             for some, worst in attacked(scene, threats, self.attack, self.chosen, self.seed, self.absent):
@@ -225,11 +225,11 @@ class _Run:
         }
         return self._measured(clean, found, used)
 
-    def scenes(self) -> Iterator[Scene]:
-        """Yield the clean rows, some at a time."""
+    def scenes(self, changed: Collection[str]) -> Iterator[Scene]:
+        """Yield the clean rows, some at a time. changed: modalities that are not only taken away."""
         for start in range(0, len(self.rows), CHUNK):
             part = self.rows.subset(range(start, min(start + CHUNK, len(self.rows))))
-            yield Scene.of(self.model, part, self.hand, self.device, self.yardstick.wanted)
+            yield Scene.of(self.model, part, list(changed), self.device, self.yardstick.wanted, absent=self.absent)
 
     def _measured(self, clean: Values, found: Mapping[frozenset[str], Values], used: dict[str, float]) -> _Measured:
         yardstick = self.yardstick

@@ -29,9 +29,10 @@ class Scene:
     Attributes:
         model: in evaluation mode, on the device of the inputs.
         rows: with answers; all of them fit into one batch.
-        inputs: prepared tensors of the modalities under attack; of the others what makes least work.
+        inputs: prepared tensors of the modalities that are changed; of the others what makes least work.
         present: (rows, modalities) bool.
-        values: of the modalities under attack, decoded cells for each row, of which the inputs were prepared.
+        values: of the modalities under attack, decoded cells for each row, of which the inputs were prepared; None for
+            what is absent.
         goal: what the adversary wants.
         screen: that the adversary knows of, if there is one: the outputs end with a column of its logits then.
     """
@@ -46,9 +47,25 @@ class Scene:
 
     @classmethod
     def of(
-        cls, model: Model, rows: Rows, modalities: Sequence[str], device: torch.device, wanted: int | None = None
+        cls,
+        model: Model,
+        rows: Rows,
+        modalities: Sequence[str],
+        device: torch.device,
+        wanted: int | None = None,
+        *,
+        absent: Collection[str] = (),
     ) -> Scene:
-        """Return rows as they are: what is not under attack is encoded once. wanted: number of the label to go to."""
+        """Return rows as they are: what is not to be changed is encoded once.
+
+        Args:
+            model: on the device.
+            rows: with answers.
+            modalities: to be changed.
+            device: where the model is.
+            wanted: number of the label to go to.
+            absent: modalities that may be taken away, changed or not.
+        """
         every = {name: [rows.value(name, row) for row in range(len(rows))] for name in model.modalities}
         present = rows.present.to(device)
         inputs: dict[str, Features | Tensors] = {}
@@ -58,7 +75,8 @@ class Scene:
                 known = name not in modalities and name in shared_features(model)
                 inputs[name] = model.encode_one(name, prepared, present) if known else prepared
         goal = goal_of(model.head.task, model.head.encode(rows.answers).to(device), wanted)
-        return cls(model, rows, inputs, present, {name: every[name] for name in modalities}, goal)
+        kept = {name: values for name, values in every.items() if name in modalities or name in absent}
+        return cls(model, rows, inputs, present, kept, goal)
 
     def watched(self, screen: Screen, threshold: float) -> Scene:
         """Return the scene for an adversary who wants no more suspicion than a threshold (of the screen's logits)."""
@@ -102,11 +120,14 @@ class Scene:
     def with_values(self, values: Values) -> Scene:
         """Return the scene with other values of some modalities; None takes one away."""
         device, present = self.present.device, self.present.clone()
-        inputs = {name: _to(self.model.encoder(name).prepare(some), device) for name, some in values.items()}
+        inputs = dict(self.inputs)
         for name, some in values.items():
+            # Features are of what is never changed: taken away, it is not looked at.
+            if not isinstance(inputs[name], Features):
+                inputs[name] = _to(self.model.encoder(name).prepare(some), device)
             here = [value is not None for value in some]
             present[:, self.model.modalities.index(name)] = torch.tensor(here, device=device)
-        return replace(self, inputs={**self.inputs, **inputs}, present=present, values={**self.values, **values})
+        return replace(self, inputs=inputs, present=present, values={**self.values, **values})
 
     def without(self, modalities: Collection[str]) -> Scene:
         """Return the scene with some modalities taken away, where another one is left."""

@@ -140,7 +140,8 @@ def stress(
         progress: shows how far it is.
 
     Raises:
-        InputError: a modality is unknown, or the model has several targets.
+        InputError: a modality is unknown, the model has several targets, or a reference answers something else or
+            reads columns that the model does not know.
     """
     begun = time.monotonic()
     schema = rows.schema
@@ -153,6 +154,8 @@ def stress(
     chosen = {name: corruptions_for(schema.of(name)) for name in modalities or names}
     gone = [some for some in subsets(names, 0) if len(some) < len(names)]
     rates = RATES if len(names) > 1 else ()
+    for name, (_, seen) in (references or {}).items():
+        _check_reference(name, seen, schema)
     measure = _Measure(model, rows, device)
     others = {name: _Measure(other, rows.seen_by(seen), device) for name, (other, seen) in (references or {}).items()}
     at: dict[str, dict[str, list[float]]] = {name: {} for name in others}
@@ -202,6 +205,22 @@ def stress(
         seconds=time.monotonic() - begun,
         references={name: _beside(own, clean.value, at[name], others[name].value(rows), sign) for name in others},
     )
+
+
+def _check_reference(name: str, seen: Schema, schema: Schema) -> None:
+    mine, theirs = schema.target, seen.target
+    if (theirs.name, theirs.task, set(theirs.levels)) != (mine.name, mine.task, set(mine.levels)):
+        raise InputError(
+            f"stress: the reference {name!r} answers {theirs.name!r} ({theirs.task}), with other labels or not the same"
+            f" as {mine.name!r} ({mine.task}); give models of the same column, fitted on the same labels"
+        )
+    known = {column.name for column in schema.columns}
+    strange = [column.name for column in seen.columns if column.name not in known]
+    if strange:
+        raise InputError(
+            f"stress: the reference {name!r} reads {', '.join(map(repr, strange))}, which the model does not know, so"
+            " that both would not be under the same stress; give a model that reads some of its columns"
+        )
 
 
 def _beside(
