@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from polyfuse.core.errors import InputError
@@ -30,6 +30,7 @@ def test_numbers_are_scaled_by_median_and_quartiles() -> None:
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1), st.floats(allow_nan=False))
+@example([1296669846194831.0, 0.0, 4.0], 4.5243581083867064e16)
 def test_scaled_numbers_are_bounded_and_keep_their_order(values: list[float], center: float) -> None:
     width = 1.0 + abs(values[0]) / 2
     found = squash(np.sort(np.array(values)), np.clip(center, -1e300, 1e300), width)

@@ -112,7 +112,9 @@ def squash(x: NDArray[np.float64], center: float, width: float) -> NDArray[np.fl
     """
     with np.errstate(over="ignore", invalid="ignore"):
         z = np.clip((x - center) / width, -1e9, 1e9) if width else np.where(np.isnan(x), x, 0.0)
-    squashed: NDArray[np.float64] = z / np.hypot(1.0, z / LIMIT)
+    # z stands once, so that each operation, and hence its rounding, keeps the order.
+    with np.errstate(divide="ignore", over="ignore"):
+        squashed: NDArray[np.float64] = np.copysign(1 / np.sqrt(np.square(1 / z) + 1 / LIMIT**2), z)
     return squashed
 
 
