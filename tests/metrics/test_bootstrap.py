@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from polyfuse.core.errors import InputError
 from polyfuse.metrics import METRICS
-from polyfuse.metrics.bootstrap import Interval, _interval, bootstrap, paired_difference
+from polyfuse.metrics.bootstrap import Interval, percentile_interval, bootstrap, paired_difference
 
 FIVE = ["accuracy", "balanced_accuracy", "f1_macro", "roc_auc", "log_loss"]
 
@@ -71,7 +71,7 @@ def test_resamples_without_a_value_are_left_out() -> None:
 @pytest.mark.parametrize(("undefined", "known"), [(50, True), (51, False)])
 def test_interval_needs_half_of_the_resamples(undefined: int, known: bool) -> None:
     drawn = np.where(np.arange(100) < undefined, np.nan, 1.0)
-    assert math.isnan(_interval(1.0, [drawn], 0.95).low) is not known
+    assert math.isnan(percentile_interval(1.0, [drawn], 0.95).low) is not known
 
 
 def test_no_rows() -> None:

@@ -57,6 +57,10 @@ Preset = Annotated[
 Without = Annotated[
     list[str] | None, typer.Option("--without", help="Take a modality away; may be repeated.", metavar="MODALITY")
 ]
+Sensitive = Annotated[
+    list[str] | None,
+    typer.Option("--sensitive", help="Compare the groups of this column, too; may be repeated.", metavar="COLUMN"),
+]
 
 
 def _version(wanted: bool) -> None:
@@ -212,19 +216,24 @@ def evaluate(
     rows: Rows,
     html: Annotated[Path | None, typer.Option(help="Also write the report as one page.")] = None,
     without: Without = None,
+    sensitive: Sensitive = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model on rows whose answers are known; each of several targets on the rows that have it.
 
     Example:  polyfuse evaluate runs/price test.csv --html report.html
     """
+    from polyfuse.cli import show
     from polyfuse.predictor import load
 
-    report = load(run).evaluate(rows, without=without or (), progress=True)
+    predictor = load(run)
+    # First, for here something may be wrong with the call.
+    groups = predictor.fairness(rows, sensitive, without=without or (), progress=True) if sensitive else None
+    report = predictor.evaluate(rows, without=without or (), progress=True)
     if html is not None:
         report.to_html(html)
         typer.echo(f"wrote {html}", err=True)
-    typer.echo(report.to_json() if as_json else str(report))
+    typer.echo(show.with_fairness(report, groups, as_json=as_json))
 
 
 @app.command()

@@ -19,9 +19,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from polyfuse.core.errors import InputError
-from polyfuse.core.files import whole_file
+from polyfuse.core.files import strict_json, whole_file
 from polyfuse.core.version import __version__
 from polyfuse.data.schema import Schema
+from polyfuse.evaluation import Report
+from polyfuse.fairness import FairnessReport
 from polyfuse.fitting import Plan
 from polyfuse.inference import Answers
 from polyfuse.predictor import Predictor
@@ -34,6 +36,15 @@ _ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 def messages() -> Console:
     """Return the console of messages."""
     return Console(file=sys.stderr, highlight=False)
+
+
+def with_fairness(report: Report, groups: FairnessReport | None, *, as_json: bool) -> str:
+    """Return a report, and where groups were compared what was found below it, or under the key "fairness"."""
+    if groups is None:
+        return report.to_json() if as_json else str(report)
+    if as_json:
+        return strict_json({**json.loads(report.to_json()), "fairness": groups.data()})
+    return f"{report}\n\n{groups}"
 
 
 def plan(plan: Plan, *, searched: bool = False) -> None:

@@ -63,10 +63,10 @@ def bootstrap(
     forms = {metric.name: metric.resampled(y_true, y_score) for metric in chosen if not math.isnan(values[metric.name])}
     drawn: dict[str, list[Floats]] = {name: [] for name in forms}
     if forms:
-        for counts in _counts(len(y_true), resamples, seed):
+        for counts in counts_drawn(len(y_true), resamples, seed):
             for name, form in forms.items():
                 drawn[name].append(form(counts))
-    return {name: _interval(value, drawn.get(name, []), level) for name, value in values.items()}
+    return {name: percentile_interval(value, drawn.get(name, []), level) for name, value in values.items()}
 
 
 def paired_difference(
@@ -94,8 +94,8 @@ def paired_difference(
     if math.isnan(value):
         return Interval(math.nan, math.nan, math.nan)
     a, b = chosen.resampled(y_true, score_a), chosen.resampled(y_true, score_b)
-    differences = [a(counts) - b(counts) for counts in _counts(len(y_true), resamples, seed)]
-    return _interval(value, differences, level)
+    differences = [a(counts) - b(counts) for counts in counts_drawn(len(y_true), resamples, seed)]
+    return percentile_interval(value, differences, level)
 
 
 def known(name: str | Metric) -> Metric:
@@ -116,7 +116,7 @@ def _check(y_true: Array, y_score: Array) -> None:
         raise InputError(f"y_true has {len(y_true)} rows, y_score {len(y_score)}; give scores of the same rows")
 
 
-def _counts(rows: int, resamples: int, seed: int) -> Iterator[Floats]:
+def counts_drawn(rows: int, resamples: int, seed: int) -> Iterator[Floats]:
     """Yield blocks (some resamples, rows) of how often each row was drawn."""
     random = np.random.default_rng(seed)
     step = max(1, _BLOCK // rows)
@@ -126,7 +126,8 @@ def _counts(rows: int, resamples: int, seed: int) -> Iterator[Floats]:
         yield np.bincount(drawn.ravel(), minlength=some * rows).reshape(some, rows).astype(np.float64)
 
 
-def _interval(value: float, drawn: Sequence[Floats], level: float) -> Interval:
+def percentile_interval(value: float, drawn: Sequence[Floats], level: float) -> Interval:
+    """Return a value with the interval that holds a share of its resamples; see `bootstrap`. drawn: blocks of them."""
     every = np.concatenate(drawn) if drawn else np.empty(0)
     defined = every[~np.isnan(every)]
     if math.isnan(value) or len(every) == 0 or 2 * len(defined) < len(every):

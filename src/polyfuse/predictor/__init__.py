@@ -16,6 +16,7 @@ from polyfuse.core.progress import Progress
 from polyfuse.data.schema import Schema
 from polyfuse.model import FusionModel
 from polyfuse.predictor.answering import Answering
+from polyfuse.predictor.comparing import Comparing
 from polyfuse.predictor.proving import Proving
 from polyfuse.progress import make_progress
 from polyfuse.recipe import alone, late, updated
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from polyfuse.study import Spaces
 
 
-class Predictor(Answering, Proving):
+class Predictor(Answering, Comparing, Proving):
     """A model of one column of a table, or of several.
 
     >>> import pandas as pd
