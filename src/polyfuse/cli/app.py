@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from polyfuse.cli.arguments import predictor_of
+from polyfuse.cli.explaining import explain
 from polyfuse.cli.options import AsJson, Rows, Run
 from polyfuse.cli.proving import attack, certify, detect, stress
 from polyfuse.core.version import __version__
@@ -311,5 +312,5 @@ def demo(
     run_demo(out, as_json=as_json)
 
 
-for _command in (attack, stress, certify, detect):
+for _command in (attack, stress, certify, detect, explain):
     app.command()(_command)

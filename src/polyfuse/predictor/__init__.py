@@ -17,6 +17,7 @@ from polyfuse.data.schema import Schema
 from polyfuse.model import FusionModel
 from polyfuse.predictor.answering import Answering
 from polyfuse.predictor.comparing import Comparing
+from polyfuse.predictor.explaining import Explaining
 from polyfuse.predictor.proving import Proving
 from polyfuse.progress import make_progress
 from polyfuse.recipe import alone, late, updated
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from polyfuse.study import Spaces
 
 
-class Predictor(Answering, Comparing, Proving):
+class Predictor(Answering, Comparing, Proving, Explaining):
     """A model of one column of a table, or of several.
 
     >>> import pandas as pd
