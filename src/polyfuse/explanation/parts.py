@@ -171,11 +171,18 @@ class TablePart(Part):
     def ranked(self) -> list[tuple[str, float]]:
         """Return columns with their values."""
         pairs = zip(self.names, self.values, strict=True)
-        return _ranked([f"{name} = {short(value)}" for name, value in pairs], self.weights)
+        places = [f"{name} = {short(value)}" for name, value in pairs]
+        # What is as the baseline has it has no weight by definition.
+        same = [value == other for value, other in zip(self.values, self.replaced, strict=True)]
+        return _ranked(
+            [f"{at} (as the baseline)" if both else at for at, both in zip(places, same, strict=True)], self.weights
+        )
 
 
 def shrunk(cells: NDArray[Any], *, most: int = MOST_CELLS, mean: bool = False) -> Floats:
-    """Return a map with at most so many cells a side: the sums, or the means, of blocks.
+    """Return a map with at most so many cells a side: the sums, or the means, of blocks of one size.
+
+    A cell that two blocks share counts in each by its share.
 
     >>> shrunk(np.ones((4, 6)), most=2).tolist()
     [[6.0, 6.0], [6.0, 6.0]]
@@ -184,12 +191,21 @@ def shrunk(cells: NDArray[Any], *, most: int = MOST_CELLS, mean: bool = False) -
     for axis in (0, 1):
         size = found.shape[axis]
         if size > most:
-            edges = np.linspace(0, size, most + 1).round().astype(int)
-            found = np.add.reduceat(found, edges[:-1], axis=axis)
-            if mean:
-                shape = [1] * found.ndim
-                shape[axis] = most
-                found = found / np.diff(edges).reshape(shape)
+            edges, at = np.linspace(0, size, most + 1), np.arange(size)
+            shared = np.minimum(edges[1:, None], at + 1) - np.maximum(edges[:-1, None], at)
+            blocks = shared.clip(min=0) * (most / size if mean else 1)
+            found = np.moveaxis(np.tensordot(blocks, found, (1, axis)), 0, axis)
+    return found
+
+
+def resampled(weights: Floats, count: int) -> Floats:
+    """Return weights of another number of cells of one size, with the same sum.
+
+    >>> resampled(np.array([3.0, 3.0, 6.0]), 2).tolist()
+    [4.5, 7.5]
+    """
+    total = np.concatenate([[0.0], np.cumsum(weights)])
+    found: Floats = np.diff(np.interp(np.linspace(0, len(weights), count + 1), np.arange(len(weights) + 1), total))
     return found
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from polyfuse.core.errors import InputError
 from polyfuse.core.files import strict_json, whole_folder
 from polyfuse.explanation.methods import Floats
-from polyfuse.explanation.parts import AudioPart, ImagePart, Part, TextPart, rounded
+from polyfuse.explanation.parts import AudioPart, ImagePart, Part, TextPart, resampled, rounded
 
 if TYPE_CHECKING:
     from polyfuse.explanation.report import Explanations
@@ -106,9 +106,9 @@ def _draw(part: AudioPart, path: Path) -> None:
     above.fill_between(middle, part.wave[:, 0], part.wave[:, 1], color="#1c2733", linewidth=0.5)
     above.set_ylabel("waveform")
     grey = (part.mel + 80) / 80 * 255
-    frames = np.minimum(np.arange(part.mel.shape[1]) * len(tint) // part.mel.shape[1], len(tint) - 1)
-    share = np.abs(strength(part.weights))[frames][None, :, None] * _VEIL
-    picture = grey[..., None] * (1 - share) + tint[frames][None] * share
+    frames = resampled(part.weights, part.mel.shape[1])
+    share = np.abs(strength(frames))[None, :, None] * _VEIL
+    picture = grey[..., None] * (1 - share) + colours(frames)[None] * share
     extent = (0.0, part.seconds, 0.0, float(len(part.mel)))
     below.imshow(picture.clip(0, 255).astype(np.uint8), origin="lower", aspect="auto", extent=extent)
     below.set_ylabel("mel band")

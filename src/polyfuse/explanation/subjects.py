@@ -13,7 +13,7 @@ from torch import Tensor
 from polyfuse.core.types import Tensors
 from polyfuse.explanation.columns import ColumnsSubject
 from polyfuse.explanation.methods import Floats
-from polyfuse.explanation.parts import AudioPart, ImagePart, Kind
+from polyfuse.explanation.parts import AudioPart, ImagePart, Kind, resampled
 from polyfuse.explanation.question import Changed, Question
 from polyfuse.explanation.rollout import attentions_of, rollout
 from polyfuse.explanation.subject import Place, Subject, evenly
@@ -163,13 +163,10 @@ class SoundSubject(_TensorSubject):
         if found is None:
             return None
         seen = rollout(found)[0]
-        steps = seen.shape[-1]
         with torch.no_grad():
             real = int(self.encoder(**self.tensors).mask[0].sum())
         each = seen[:real].mean(0)[:real].cpu().numpy()
-        at = evenly(self.length, min(steps, real))
-        weights: Floats = (each / np.bincount(at, minlength=real))[at]
-        return weights
+        return resampled(each, self.length)
 
     def _attentions(self) -> list[Tensor] | None:
         return attentions_of(self.encoder, self.tensors)
@@ -180,7 +177,7 @@ class SoundSubject(_TensorSubject):
         at = evenly(self.length, _BINS)
         starts = np.flatnonzero(np.diff(at, prepend=-1))
         envelope = np.stack([np.minimum.reduceat(wave, starts), np.maximum.reduceat(wave, starts)], 1)
-        bins: Floats = np.bincount(at, weights).astype(np.float64)
+        bins = resampled(weights, len(envelope))
         shown = {"rate": self.rate, "seconds": self.length / self.rate, "wave": envelope}
         return AudioPart(**common, **cast("Any", shown), mel=mel_of(wave, self.rate), weights=bins)
 
