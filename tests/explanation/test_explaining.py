@@ -29,7 +29,11 @@ from polyfuse.model import FusionModel, Model
 
 CPU = torch.device("cpu")
 QUICK = replace(FAST, most=256)
-SETTINGS: dict[str, Any] = {"augmentation": "none", "fusion": "concat", "training": {"epochs": 3, "trackers": []}}
+SETTINGS: dict[str, Any] = {
+    "augmentation": "none",
+    "fusion": "concat",
+    "training": {"epochs": 3, "trackers": [], "compute": "float32"},
+}
 NUMBERS = ["a", "b", "c", "d"]
 
 

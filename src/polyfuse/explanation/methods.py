@@ -33,7 +33,7 @@ class Convergence:
         steps: of the integral.
         change: f(x) - f(x₀), in the unit of the output.
         delta: Σ a - change.
-        relative: |delta| / max(|change|, Σ |a| / 100); 0 where both are 0.
+        relative: |delta| / max(|change|, Σ |a| / 10); 0 where both are 0.
     """
 
     steps: int
@@ -97,6 +97,6 @@ def _convergence(
     change = float(function(*point).detach()[0] - function(*baseline).detach()[0])
     total = sum(float(one.detach().double().sum()) for one in found)
     absolute = sum(float(one.detach().double().abs().sum()) for one in found)
-    scale = max(abs(change), absolute / 100)
+    scale = max(abs(change), absolute / 10)
     delta = total - change
     return Convergence(steps, change, delta, abs(delta) / scale if scale > 0 else 0.0)
