@@ -9,6 +9,7 @@ encoders/<i>/backbone/   the i-th modality's pretrained model, in transformers' 
 encoders/<i>/adapter/    what its tuning added, in peft's own format
 members/<i>/             of an ensemble, the i-th member: its weights, its trees, or encoders that it has for itself
 words/<i>.json           of an ensemble, which words count in the i-th modality's text, and how much
+calibration/             what makes its probabilities mean what they say, and the validation rows' scores and answers
 screen/                  of a model that has one, the screen: tensors in safetensors, all else in JSON
 logs/                    curves, as the trackers wrote them
 README.md                the card
@@ -32,6 +33,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from polyfuse.calibration import Calibration, load_calibration, save_calibration
 from polyfuse.core.compute import default_device
 from polyfuse.core.contract import Tuning
 from polyfuse.core.errors import ArtifactError, InputError
@@ -62,6 +64,7 @@ class Artifact:
         built: model and tunings.
         metrics: JSON values: "training" and "validation".
         screen: that tells suspicious rows from ordinary ones, if there is one.
+        calibration: of its scores; None in artifacts of earlier versions.
     """
 
     recipe: Recipe
@@ -69,6 +72,7 @@ class Artifact:
     built: Built
     metrics: dict[str, Any]
     screen: Screen | None = None
+    calibration: Calibration | None = None
 
 
 class _Manifest(Strict):
@@ -133,6 +137,8 @@ def write(
         outside = _write_model(new, artifact, standalone)
         if artifact.screen is not None:
             save_screen(artifact.screen, new / "screen")
+        if artifact.calibration is not None:
+            save_calibration(artifact.calibration, new / "calibration")
         (new / "recipe.yaml").write_text(artifact.recipe.to_yaml(), encoding="utf-8")
         _write_json(new / "schema.json", artifact.schema.as_json())
         _write_json(new / "metrics.json", artifact.metrics)
@@ -165,6 +171,7 @@ def read(folder: Path) -> Artifact:
         built = build(recipe, schema, default_device(), stored=folder)
         _load_model(built.model, folder)
         screen = load_screen(folder / "screen", built.model)
+        calibration = load_calibration(folder / "calibration", schema.target)
     except (ValidationError, SafetensorError, OSError, AssertionError, KeyError) as error:
         raise ArtifactError(f"{folder} is damaged ({_briefly(error)}); restore it from a copy") from error
     _warn_versions(manifest.packages)
@@ -176,7 +183,7 @@ def read(folder: Path) -> Artifact:
                 f"{folder}: the backbone of {names[i]!r} is no longer the one it was trained with; fetch the one"
                 " of then, or train again"
             )
-    return Artifact(recipe, schema, built, metrics, screen)
+    return Artifact(recipe, schema, built, metrics, screen, calibration)
 
 
 def summary(folder: Path) -> dict[str, Any]:

@@ -119,6 +119,7 @@ def what_decides(recipe: Recipe) -> dict[str, Any]:
     for key in ("time_limit", "trackers", "checkpoint_every"):
         about["training"].pop(key, None)
     about.pop("screen", None)  # which rows are learned from is told by the rows
+    about.pop("calibration", None)
     return about
 
 

@@ -15,7 +15,7 @@ from polyfuse.core.errors import InputError
 from polyfuse.core.progress import Progress
 from polyfuse.data.schema import Schema
 from polyfuse.model import FusionModel
-from polyfuse.predictor.answering import Answering
+from polyfuse.predictor.calibrating import Calibrating
 from polyfuse.predictor.comparing import Comparing
 from polyfuse.predictor.explaining import Explaining
 from polyfuse.predictor.proving import Proving
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from polyfuse.study import Spaces
 
 
-class Predictor(Answering, Comparing, Proving, Explaining):
+class Predictor(Calibrating, Comparing, Proving, Explaining):
     """A model of one column of a table, or of several.
 
     >>> import pandas as pd
@@ -189,7 +189,8 @@ class Predictor(Answering, Comparing, Proving, Explaining):
         self._metrics = {"training": history(fitted), "weights": weights, "comparison": fitted.comparison}
         if tuning is not None:
             self._metrics["tuning"] = tuning
-        self._metrics["validation"] = json.loads(self._report_of(fitted).to_json())
+        self._metrics["validation"] = json.loads(self._calibrated_report(fitted).to_json())
+        self._metrics["calibration"] = self._need_calibration().data()
         if folder is not None and work is not None:
             self._logs = work / "logs"
             self.save(folder, overwrite=overwrite)
@@ -252,7 +253,7 @@ class Predictor(Answering, Comparing, Proving, Explaining):
             InputError: the folder is taken.
         """
         built = self._need_model()
-        saved = artifact.Artifact(self.recipe, self.schema, built, self._metrics, self._screen)
+        saved = artifact.Artifact(self.recipe, self.schema, built, self._metrics, self._screen, self._calibration)
         artifact.write(Path(folder), saved, standalone=standalone, overwrite=overwrite, logs=self._logs)
         return Path(folder)
 

@@ -23,7 +23,6 @@ from polyfuse.progress import make_progress
 
 if TYPE_CHECKING:
     from polyfuse.evaluation.report import Report
-    from polyfuse.fitting import Fitted
 
 
 class Answering(Holder):
@@ -91,6 +90,7 @@ class Answering(Holder):
         else:
             scores, logits, present = screened(built.model, used, rows, self._device, **options)
             marks = told(used, logits, rows.index)
+        scores = self._calibrated(scores, present)
         nothing = pd.Series((~present.any(1)).numpy(), index=rows.index, name="nothing_present")
         if nothing.any():
             named = nothing.index[nothing].tolist()
@@ -138,18 +138,25 @@ class Answering(Holder):
         return self._report(self._rows_to_measure(data, shown), without=without, progress=shown)
 
     def _report(self, rows: Rows, *, without: Collection[str] = (), progress: Progress | None = None) -> Report:
+        scores, present = self._scores_of(rows, without=without, progress=progress)
+        return self._measured(rows, self._calibrated(scores, present).numpy(), present)
+
+    def _scores_of(
+        self, rows: Rows, *, without: Collection[str] = (), progress: Progress | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the model's scores of rows, as they are before calibration, and what each row has."""
         from polyfuse.fitting import cached_sources
         from polyfuse.training.cache import FeatureCache
 
         built, shown = self._need_model(), make_progress(False if progress is None else progress)
         sources = cached_sources(built, rows, FeatureCache(), self._device, shown, without=without)
-        scores, present = score(built.model, rows, self._device, without=without, sources=sources, progress=shown)
-        return self._measured(rows, scores.numpy(), present)
+        return score(built.model, rows, self._device, without=without, sources=sources, progress=shown)
 
-    def _report_of(self, fitted: Fitted) -> Report:
-        if fitted.scores is None:
-            return self._report(fitted.measured)
-        return self._measured(fitted.measured, fitted.scores, fitted.measured.present)
+    def _calibrated(self, scores: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """Return scores that mean what they say; rows in which nothing is present keep the prior."""
+        if self._calibration is None:
+            return scores
+        return torch.from_numpy(self._calibration.apply(scores.numpy(), present.any(1).numpy()))
 
     def _measured(self, rows: Rows, scores: NDArray[Any], present: torch.Tensor) -> Report:
         from polyfuse.evaluation import evaluate
@@ -158,10 +165,16 @@ class Answering(Holder):
         head = model.head
         shares = np.asarray(present.float().mean(0)).tolist()
         return evaluate(
-            head.truth(head.encode(rows.answers)).numpy(),
+            self._truth(rows),
             scores,
             head.prior().cpu().numpy(),
             self.schema.target,
             head.metrics,
             present=dict(zip(model.modalities, shares, strict=True)),
         )
+
+    def _truth(self, rows: Rows) -> NDArray[Any]:
+        """Return the answers of rows as metrics want them."""
+        head = self._need_model().model.head
+        truth: NDArray[Any] = head.truth(head.encode(rows.answers)).numpy()
+        return truth

@@ -20,6 +20,7 @@ from polyfuse.model import Model
 from polyfuse.recipe import Built, Recipe, read_recipe, updated
 
 if TYPE_CHECKING:
+    from polyfuse.calibration import Calibration
     from polyfuse.screening import Screen
 
 
@@ -45,6 +46,7 @@ class Holder:
         self._built: Built | None = None
         self._metrics: dict[str, Any] = {}
         self._screen: Screen | None = None
+        self._calibration: Calibration | None = None
         self._logs: Path | None = None
 
     @property
@@ -68,7 +70,7 @@ class Holder:
     def _hold(self, saved: artifact.Artifact, folder: Path) -> None:
         """Take the model of an artifact; what was asked for stays, so that another fit asks for the same."""
         self.recipe, self._schema, self._built, self._metrics = saved.recipe, saved.schema, saved.built, saved.metrics
-        self._screen = saved.screen
+        self._screen, self._calibration = saved.screen, saved.calibration
         saved.built.model.to(self._device).eval()
         logs = folder / "logs"
         self._logs = logs if logs.is_dir() else None
@@ -89,6 +91,15 @@ class Holder:
                 "  fit_screen  with ordinary rows that the model has not learned from"
             )
         return self._screen.to(self._device)
+
+    def _need_calibration(self) -> Calibration:
+        self._need_model()
+        if self._calibration is None:
+            raise InputError(
+                "calibration: this model is of a version without one; call  fit_calibration  with rows that the model has"
+                " not learned from"
+            )
+        return self._calibration
 
     def _read(self, data: Any) -> Table:
         root = self.recipe.data.media_root

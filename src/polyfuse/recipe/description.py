@@ -9,6 +9,7 @@ import yaml
 from pydantic import BeforeValidator, Field
 
 from polyfuse.attacks.goals import GOALS
+from polyfuse.calibration.scaling import Choice
 from polyfuse.core.errors import InputError, RecipeError, nearest
 from polyfuse.data.augmentation import build_augmentations
 from polyfuse.data.schema import ColumnTask, Schema, Strict, Target
@@ -128,6 +129,9 @@ class Recipe(Strict):
         robust: the same with its defaults.
         screen: fit a screen, which tells rows that are damaged or made by an adversary from ordinary ones: true, or a
             mapping with `rate` and `neighbours`. Rows are kept apart for it, from which the model does not learn.
+        calibration: what makes probabilities mean what they say, fitted on the validation rows: "temperature", which
+            never changes an answer, "vector", a weight and a bias for each label, which may, or "none"; "auto" takes
+            what is better on rows that it was not fitted on. Attacks, stress and screens act on the scores before it.
         data: how the table is read and split.
         training: how the model is trained.
     """
@@ -144,6 +148,7 @@ class Recipe(Strict):
     adversarial: AdversarialSettings | None = None
     robust: bool = False
     screen: Annotated[ScreenSettings | None, BeforeValidator(_screen)] = None
+    calibration: Choice = "auto"
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
 
@@ -162,6 +167,7 @@ class Recipe(Strict):
             "adversarial": self.adversarial.model_dump(mode="json", exclude_none=True) if self.adversarial else None,
             "robust": self.robust or None,
             "screen": self.screen.model_dump(mode="json") if self.screen else None,
+            "calibration": self.calibration,
             "data": self.data.model_dump(mode="json", exclude_none=True),
             "training": self.training.model_dump(mode="json", exclude_none=True),
         }
