@@ -38,17 +38,20 @@ class Answers:
             targets, probabilities alone, under columns (target, class).
         nothing_present: rows in which no modality was present: they have the training prior.
         screened: where it was asked for, `suspicion` in [0, 1] of each row, and whether it is `suspicious`.
+        within: where a level was asked for, the `set` of labels of each row, or `low` and `high`; of several targets
+            `<target>:set`, `<target>:low` and `<target>:high`.
     """
 
     labels: pd.Series | pd.DataFrame
     scores: pd.DataFrame
     nothing_present: pd.Series
     screened: pd.DataFrame | None = None
+    within: pd.DataFrame | None = None
 
     def frame(self) -> pd.DataFrame:
-        """Return the answers as a column for each target, and what a screen said beside them."""
+        """Return the answers as a column for each target, and beside them sets or intervals, and what a screen said."""
         labels = self.labels.to_frame() if isinstance(self.labels, pd.Series) else self.labels
-        return pd.concat([labels, *([] if self.screened is None else [self.screened])], axis=1)
+        return pd.concat([labels, *(some for some in (self.within, self.screened) if some is not None)], axis=1)
 
 
 def answers_of(model: Model, target: Target, scores: Tensor, index: pd.Index, nothing: pd.Series) -> Answers:

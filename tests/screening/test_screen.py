@@ -48,7 +48,9 @@ def screen_of(predictor: pf.Predictor) -> Screen:
 
 @pytest.fixture(scope="module", params=["concat", "boosting"])
 def predictor(request: pytest.FixtureRequest) -> pf.Predictor:
-    return pf.Predictor("y", **SETTINGS, fusion=request.param, screen=True).fit(table(1200), progress=False)
+    # What a screen reads are the model's scores as they are.
+    settings: dict[str, Any] = {**SETTINGS, "fusion": request.param, "calibration": "none"}
+    return pf.Predictor("y", **settings, screen=True).fit(table(1200), progress=False)
 
 
 @pytest.fixture(scope="module")

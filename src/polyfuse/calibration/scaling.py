@@ -130,19 +130,15 @@ def choose_scaling(task: str, y_true: Array, y_score: Array, choice: Choice, *, 
     tried: list[Method] = [choice] if choice != "auto" else ["none", "temperature"]
     if choice == "auto" and _room_for_vector(task, y_true, labels):
         tried.append("vector")
+    right = _right(task, y_true, y_score)
     scores = {method: _by_others(task, y_true, y_score, method, held) for method in tried}
-    if (
-        "vector" in scores
-        and choice == "auto"
-        and _right(task, y_true, scores["vector"]) < _right(task, y_true, y_score)
-    ):
+    if choice == "auto" and "vector" in scores and _right(task, y_true, scores["vector"]) < right:
         del scores["vector"]
     losses = {method: losses_of(task, y_true, some) for method, some in scores.items()}
     method = _simplest(losses)
     figures = ", ".join(f"{name} {loss.mean():.4f}" for name, loss in losses.items())
-    why = f"cross-validated log loss: {figures}" + (
-        "; the simplest within a standard error of the least" * (choice == "auto")
-    )
+    rule = "; the simplest within a standard error of the least" if choice == "auto" else ""
+    why = f"cross-validated log loss: {figures}{rule}"
     found = fit_scaling(task, y_true, y_score, method)
     return Scaling(task, method, found.weights, found.biases, len(y_true), why), scores[method]
 

@@ -197,6 +197,14 @@ def predict(
     screen: Annotated[
         bool, typer.Option("--screen", help="Add how suspicious each row is, in [0, 1], and whether it is flagged.")
     ] = False,
+    level: Annotated[
+        float | None,
+        typer.Option(
+            help="Add the set of labels, or low and high, that hold the truth in this share of the rows, e.g. 0.9.",
+            min=0.01,
+            max=0.9999,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Answer each row of a table, in a column for each target.
@@ -207,7 +215,7 @@ def predict(
     from polyfuse.predictor import load
 
     show.check_writable(out)
-    answers = load(run).answer(rows, without=without or (), screen=screen, progress=True)
+    answers = load(run).answer(rows, without=without or (), screen=screen, level=level, progress=True)
     show.answers(answers, out, proba=proba, as_json=as_json)
 
 

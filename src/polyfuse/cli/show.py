@@ -149,7 +149,7 @@ def answers(answers: Answers, out: Path | None, *, proba: bool, as_json: bool) -
             )
         )
     elif out is None:
-        typer.echo(frame.to_csv(index=False), nl=False)
+        typer.echo(_flat(frame).to_csv(index=False), nl=False)
 
 
 def _write(frame: Any, path: Path, ending: str) -> None:
@@ -158,7 +158,12 @@ def _write(frame: Any, path: Path, ending: str) -> None:
     elif ending == ".jsonl":
         frame.to_json(path, orient="records", lines=True, force_ascii=False, double_precision=15)
     else:
-        frame.to_csv(path, index=False, sep="\t" if ending == ".tsv" else ",")
+        _flat(frame).to_csv(path, index=False, sep="\t" if ending == ".tsv" else ",")
+
+
+def _flat(frame: Any) -> Any:
+    """Return a table in which a cell that holds several labels is a JSON list, as tables of text are read."""
+    return frame.map(lambda cell: json.dumps(cell, ensure_ascii=False) if isinstance(cell, list) else cell)
 
 
 def installation(*, as_json: bool) -> None:

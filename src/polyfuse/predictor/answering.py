@@ -22,6 +22,7 @@ from polyfuse.predictor.holding import Holder
 from polyfuse.progress import make_progress
 
 if TYPE_CHECKING:
+    from polyfuse.calibration import SetMethod
     from polyfuse.evaluation.report import Report
 
 
@@ -74,12 +75,19 @@ class Answering(Holder):
         *,
         without: Collection[str] = (),
         screen: bool = False,
+        level: float | None = None,
+        method: SetMethod = "lac",
         progress: bool | Progress | None = None,
     ) -> Answers:
-        """Return labels, scores, and which rows had nothing present; see `predict`."""
+        """Return labels, scores, and which rows had nothing present; see `predict`.
+
+        Where a `level` is given, sets or intervals too; see `predict_sets` and `predict_interval`.
+        """
         from polyfuse.screening import screened, told
 
         built, used = self._need_model(), self._need_screen() if screen else None
+        if level is not None:
+            self._check_level(level, method)
         self._check_modalities(without)
         shown = make_progress(progress)
         rows = self._rows_to_answer(data)
@@ -97,7 +105,45 @@ class Answering(Holder):
             warnings.warn(
                 f"rows with no modality ({len(named)}) get the training prior: {named[:8]}", UserWarning, stacklevel=3
             )
-        return replace(answers_of(built.model, self.schema.target, scores, rows.index, nothing), screened=marks)
+        within = None if level is None else self._within(scores.numpy(), nothing, level, method)
+        answers = answers_of(built.model, self.schema.target, scores, rows.index, nothing)
+        return replace(answers, screened=marks, within=within)
+
+    def _check_level(self, level: float, method: SetMethod) -> None:
+        """Check that there are sets or intervals of a level, before work starts.
+
+        Raises:
+            InputError: there are none, or too few rows are kept for the level.
+        """
+        from polyfuse.calibration import check_level
+
+        calibration = self._need_calibration()
+        asked = [part for part in self.schema.target.each() if part.task != "multilabel"]
+        if not asked:
+            raise InputError("level: sets are of one label out of several, and here each label may be there or not")
+        for part in asked:
+            check_level(level, len(calibration.kept(part.name)[0]), method, len(part.levels))
+
+    def _within(self, scores: NDArray[Any], nothing: pd.Series, level: float, method: SetMethod) -> pd.DataFrame:
+        """Return sets and intervals; where nothing is present, every label, and an interval without ends."""
+        from polyfuse.calibration import prediction_intervals, prediction_sets
+
+        calibration, target = self._need_calibration(), self.schema.target
+        wide, gone = scores.reshape(len(scores), -1), nothing.to_numpy()
+        columns: dict[str, Any] = {}
+        for place, part in zip(calibration.parts, target.each(), strict=True):
+            prefix = f"{part.name}:" if target.parts else ""
+            kept, said = calibration.kept(part.name), place.scores(wide)
+            if part.task == "classification":
+                sets = prediction_sets(kept, said, level=level, method=method) | gone[:, None]
+                columns[f"{prefix}set"] = [
+                    [label for label, inside in zip(part.levels, row, strict=True) if inside] for row in sets.tolist()
+                ]
+            elif part.task == "regression":
+                ends = prediction_intervals(kept, said, level=level)
+                ends[gone] = -np.inf, np.inf
+                columns |= {f"{prefix}low": ends[:, 0], f"{prefix}high": ends[:, 1]}
+        return pd.DataFrame(columns, index=nothing.index)
 
     def fusion_weights(self, data: Any, *, progress: bool | Progress | None = None) -> pd.DataFrame:
         """Return how much each modality (a column each) counted in each row, of a fusion that weighs them, e.g. gated.

@@ -96,8 +96,8 @@ class Holder:
         self._need_model()
         if self._calibration is None:
             raise InputError(
-                "calibration: this model is of a version without one; call  fit_calibration  with rows that the model has"
-                " not learned from"
+                "calibration: this model is of a version without one; call  fit_calibration  with rows that the model"
+                " has not learned from"
             )
         return self._calibration
 
