@@ -166,9 +166,10 @@ def test_an_encoder_that_nobody_reads_is_not_run(
 
 def test_the_mean_is_weighted(text: dict[str, Any]) -> None:
     members = [{"combine": "linear", "weight": 1}, {"combine": "boosting", "weight": 3}]
-    both = pf.Predictor("label", modalities=text, fusion={"name": "ensemble", "members": members})
+    settings: dict[str, Any] = {"modalities": text, "calibration": "none"}  # which is of each model its own
+    both = pf.Predictor("label", **settings, fusion={"name": "ensemble", "members": members})
     both.fit(notes(80), progress=False)
-    single = [pf.Predictor("label", modalities=text, fusion=name).fit(notes(80), progress=False) for name in LEARNERS]
+    single = [pf.Predictor("label", **settings, fusion=name).fit(notes(80), progress=False) for name in LEARNERS]
     by_name = dict(zip(LEARNERS, single, strict=True))
     test = notes(20, seed=3)
     expected = 0.25 * by_name["linear"].predict_proba(test) + 0.75 * by_name["boosting"].predict_proba(test)

@@ -148,10 +148,14 @@ def test_the_best_way_is_found_for_all_of_them(tmp_path: Path) -> None:
 
 def test_an_ensemble_is_the_mean_of_its_members_for_each_target(tmp_path: Path) -> None:
     members = [{"combine": "linear", "weight": 1}, {"combine": "boosting", "weight": 3}, {"combine": "concat"}]
-    both = pf.Predictor(BOTH, fusion={"name": "ensemble", "members": members[:2]}).fit(sales(120), progress=False)
+    plain: dict[str, Any] = {"calibration": "none"}  # which is of each model its own
+    fusion = {"name": "ensemble", "members": members[:2]}
+    both = pf.Predictor(BOTH, fusion=fusion, **plain).fit(sales(120), progress=False)
     assert isinstance(both.model, Ensemble)
     assert all(isinstance(member.model, SeveralLearner) for member in both.model.members)
-    single = [pf.Predictor(BOTH, fusion=name).fit(sales(120), progress=False) for name in ("linear", "boosting")]
+    single = [
+        pf.Predictor(BOTH, fusion=name, **plain).fit(sales(120), progress=False) for name in ("linear", "boosting")
+    ]
     test = sales(20, seed=3)
     one, other = (predictor.predict_proba(test) for predictor in single)
     pd.testing.assert_frame_equal(both.predict_proba(test), 0.25 * one + 0.75 * other, atol=1e-6)

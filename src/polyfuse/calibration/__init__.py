@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from polyfuse.calibration.calibration import Calibration, calibrate, places_of
+from polyfuse.calibration.calibration import Calibration, calibrate, places_of, side_by_side
 from polyfuse.calibration.conformal import (
     ConformalReport,
     Coverage,
@@ -40,4 +40,5 @@ __all__ = [
     "prediction_sets",
     "reliability",
     "save_calibration",
+    "side_by_side",
 ]

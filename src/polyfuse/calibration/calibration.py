@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,7 @@ class Calibration:
         """Return scaled scores. scores: a model's (rows, …); answered: (rows,) those that are not the prior."""
         if all(scaling.method == "none" for scaling in self.scalings.values()):
             return scores
-        wide = scores.reshape(len(scores), -1).copy()
+        wide = side_by_side(scores).copy()
         for part in self.parts:
             wide[answered, part.score] = self.scalings[part.name].apply(wide[answered, part.score])
         return wide.reshape(scores.shape)
@@ -66,6 +67,11 @@ class Calibration:
             }
             for name, scaling in self.scalings.items()
         }
+
+
+def side_by_side(values: Array) -> Array:
+    """Return values (rows, …) as columns (rows, columns)."""
+    return values.reshape(len(values), math.prod(values.shape[1:]))
 
 
 def places_of(target: Target) -> list[Part]:
@@ -95,8 +101,7 @@ def calibrate(
         choice: of each target.
         seed: of all random numbers.
     """
-    truth = np.asarray(y_true, dtype=np.float64).reshape(len(y_score), -1)
-    scores = np.asarray(y_score).reshape(len(y_score), -1)
+    truth, scores = side_by_side(np.asarray(y_true, dtype=np.float64)), side_by_side(y_score)
     random = np.random.default_rng(seed)
     drawn = random.permutation(np.flatnonzero(answered))[:MOST]
     parts = places_of(target)

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from polyfuse.calibration.calibration import Calibration
+from polyfuse.calibration.calibration import Calibration, side_by_side
 from polyfuse.core.errors import InputError, import_extra
 from polyfuse.data.schema import Target
 from polyfuse.metrics.bootstrap import Interval, bootstrap
@@ -234,8 +234,8 @@ def measure_coverage(
             raise InputError(
                 f"groups: {name!r} has {len(given)} entries for {len(y_score)} rows; give one for each row"
             )
-    truth = np.asarray(y_true, dtype=np.float64).reshape(len(y_score), -1)
-    scores = calibration.apply(y_score, answered).reshape(len(y_score), -1)
+    truth = side_by_side(np.asarray(y_true, dtype=np.float64))
+    scores = side_by_side(calibration.apply(y_score, answered))
     found = {}
     for part, one in zip(calibration.parts, target.each(), strict=True):
         if part.task == "multilabel":

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polyfuse.calibration.calibration import Calibration
+from polyfuse.calibration.calibration import Calibration, side_by_side
 from polyfuse.calibration.scaling import losses_of
 from polyfuse.core.errors import InputError
 from polyfuse.metrics.bootstrap import Interval, bootstrap, paired_difference
@@ -132,10 +132,8 @@ def measure_calibration(
     parts = [part for part in calibration.parts if part.task != "regression"]
     if not parts:
         raise InputError("calibration: a regression has no probabilities; measure its intervals instead")
-    truth = np.asarray(y_true, dtype=np.float64).reshape(len(y_score), -1)
-    before, after = (
-        some.reshape(len(y_score), -1) for some in (np.asarray(y_score), calibration.apply(y_score, answered))
-    )
+    truth = side_by_side(np.asarray(y_true, dtype=np.float64))
+    before, after = (side_by_side(some) for some in (y_score, calibration.apply(y_score, answered)))
     found = {}
     for part in parts:
         known, plain = part.only(truth, before)

@@ -126,10 +126,10 @@ class Answering(Holder):
 
     def _within(self, scores: NDArray[Any], nothing: pd.Series, level: float, method: SetMethod) -> pd.DataFrame:
         """Return sets and intervals; where nothing is present, every label, and an interval without ends."""
-        from polyfuse.calibration import prediction_intervals, prediction_sets
+        from polyfuse.calibration import prediction_intervals, prediction_sets, side_by_side
 
         calibration, target = self._need_calibration(), self.schema.target
-        wide, gone = scores.reshape(len(scores), -1), nothing.to_numpy()
+        wide, gone = side_by_side(scores), nothing.to_numpy()
         columns: dict[str, Any] = {}
         for place, part in zip(calibration.parts, target.each(), strict=True):
             prefix = f"{part.name}:" if target.parts else ""
