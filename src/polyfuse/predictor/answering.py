@@ -198,12 +198,6 @@ class Answering(Holder):
         sources = cached_sources(built, rows, FeatureCache(), self._device, shown, without=without)
         return score(built.model, rows, self._device, without=without, sources=sources, progress=shown)
 
-    def _calibrated(self, scores: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """Return scores that mean what they say; rows in which nothing is present keep the prior."""
-        if self._calibration is None:
-            return scores
-        return torch.from_numpy(self._calibration.apply(scores.numpy(), present.any(1).numpy()))
-
     def _measured(self, rows: Rows, scores: NDArray[Any], present: torch.Tensor) -> Report:
         from polyfuse.evaluation import evaluate
 

@@ -185,7 +185,9 @@ class Calibrating(Answering):
             self._check_level(level, method)
         for name in groups:
             if name not in table.frame.columns:
-                raise InputError(f"groups: {table.name} has no column {name!r}; {nearest(name, table.frame.columns)}")
+                raise InputError(
+                    f"groups: {table.name} has no column {name!r}; {nearest(name, map(str, table.frame.columns))}"
+                )
         rows = self._rows_to_measure(table, shown)
         scores, present = self._scores_of(rows, progress=shown)
         return measure_coverage(

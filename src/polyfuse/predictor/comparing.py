@@ -68,8 +68,9 @@ class Comparing(Holder):
             raise InputError("fairness: the model answers several targets; fit a model of one")
         shown = make_progress(progress)
         rows = self._rows_to_measure(table, shown)
-        scores, _ = score(model, rows, self._device, without=without, progress=shown)
+        raw, present = score(model, rows, self._device, without=without, progress=shown)
         truth = model.head.truth(model.head.encode(rows.answers)).numpy()
         groups = {name: table.frame[name].iloc[rows.positions] for name in dict.fromkeys(sensitive)}
         how: dict[str, Any] = {"positive": positive, "least": least, "resamples": resamples, "seed": seed}
+        scores = self._calibrated(raw, present)
         return measure(truth, scores.numpy(), target, groups, **how)

@@ -101,6 +101,12 @@ class Holder:
             )
         return self._calibration
 
+    def _calibrated(self, scores: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """Return scores that mean what they say; rows in which nothing is present keep the prior."""
+        if self._calibration is None:
+            return scores
+        return torch.from_numpy(self._calibration.apply(scores.numpy(), present.any(1).numpy()))
+
     def _read(self, data: Any) -> Table:
         root = self.recipe.data.media_root
         # Where a model is used, the folder of its training may be gone; then the table's own folder holds.
