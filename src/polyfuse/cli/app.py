@@ -12,6 +12,7 @@ from polyfuse.cli.arguments import predictor_of
 from polyfuse.cli.explaining import explain
 from polyfuse.cli.options import AsJson, Rows, Run
 from polyfuse.cli.proving import attack, certify, detect, stress
+from polyfuse.cli.reporting import report
 from polyfuse.core.version import __version__
 
 app = typer.Typer(
@@ -320,5 +321,5 @@ def demo(
     run_demo(out, as_json=as_json)
 
 
-for _command in (attack, stress, certify, detect, explain):
+for _command in (attack, stress, certify, detect, explain, report):
     app.command()(_command)

@@ -219,6 +219,15 @@ def number_text(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.4g}"
 
 
+def in_prose(label: str) -> str:
+    """Return a label as it stands inside a sentence: small, where it is no abbreviation.
+
+    >>> in_prose("Log loss"), in_prose("ROC AUC"), in_prose("F1, mean over classes")
+    ('log loss', 'ROC AUC', 'F1, mean over classes')
+    """
+    return label[0].lower() + label[1:] if label[1:2].islower() else label
+
+
 def interval_text(at: Interval) -> str:
     """Return the bounds of an interval, or a dash where there are none."""
     return "–" if math.isnan(at.low) else f"{number_text(at.low)} to {number_text(at.high)}"

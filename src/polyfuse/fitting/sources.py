@@ -93,7 +93,7 @@ def pooled_sources(
         elif isinstance(source, CachedSource):
             found[name] = FeatureSource(Features.of_pooled(source.pooled))
         else:
-            sources[name] = encoded = _encoded(model, rows, name, device, progress)
+            sources[name] = encoded = encoded_source(model, rows, name, device, progress)
             found[name] = FeatureSource(Features.of_pooled(encoded.features.pooled))
     return found
 
@@ -107,7 +107,7 @@ def reads_tokens(model: Model) -> bool:
 
 
 @torch.inference_mode()
-def _encoded(model: Model, rows: Rows, name: str, device: torch.device, progress: Progress) -> FeatureSource:
+def encoded_source(model: Model, rows: Rows, name: str, device: torch.device, progress: Progress) -> FeatureSource:
     """Run an encoder over all rows."""
     model.to(device).eval()
     source = LazySource(model.encoder(name), rows, name)

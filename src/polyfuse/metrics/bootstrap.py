@@ -98,6 +98,19 @@ def paired_difference(
     return percentile_interval(value, differences, level)
 
 
+def draws(
+    metric: Metric, y_true: Array, scores: Sequence[Array], *, resamples: int = 1000, seed: int = 0
+) -> tuple[Floats, Floats]:
+    """Return a metric of several scores of the same rows (scores,), and of each resample (scores, resamples).
+
+    The resamples are the same for all, so that any sum of their values has an interval; see `percentile_interval`.
+    """
+    values = np.asarray([metric.function(y_true, some) for some in scores], dtype=np.float64)
+    forms = [metric.resampled(y_true, some) for some in scores]
+    blocks = [np.stack([form(counts) for form in forms]) for counts in counts_drawn(len(y_true), resamples, seed)]
+    return values, np.concatenate(blocks, axis=1)
+
+
 def known(name: str | Metric) -> Metric:
     """Return a metric by name; one that is given, itself.
 

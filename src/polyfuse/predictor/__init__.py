@@ -16,9 +16,9 @@ from polyfuse.core.progress import Progress
 from polyfuse.data.schema import Schema
 from polyfuse.model import FusionModel
 from polyfuse.predictor.calibrating import Calibrating
-from polyfuse.predictor.comparing import Comparing
 from polyfuse.predictor.explaining import Explaining
 from polyfuse.predictor.proving import Proving
+from polyfuse.predictor.reporting import Reporting
 from polyfuse.progress import make_progress
 from polyfuse.recipe import alone, late, updated
 from polyfuse.tuning import TUNINGS
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from polyfuse.study import Spaces
 
 
-class Predictor(Calibrating, Comparing, Proving, Explaining):
+class Predictor(Calibrating, Proving, Explaining, Reporting):
     """A model of one column of a table, or of several.
 
     >>> import pandas as pd

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from polyfuse.core.errors import InputError, nearest
 from polyfuse.core.progress import Progress
+from polyfuse.data.reading import Table
+from polyfuse.data.rows import Rows
 from polyfuse.inference import score
 from polyfuse.predictor.holding import Holder
 from polyfuse.progress import make_progress
@@ -53,10 +57,25 @@ class Comparing(Holder):
         from polyfuse.fairness import measure
 
         model, target = self._need_model().model, self.schema.target
-        if isinstance(sensitive, str):
-            raise InputError(f"sensitive: {sensitive!r} given, a text; give a list of columns, [{sensitive!r}]")
         self._check_modalities(without)
         table = self._read(data)
+        self._check_sensitive(table, sensitive)
+        shown = make_progress(progress)
+        rows = self._rows_to_measure(table, shown)
+        raw, present = score(model, rows, self._device, without=without, progress=shown)
+        truth = model.head.truth(model.head.encode(rows.answers)).numpy()
+        how: dict[str, Any] = {"positive": positive, "least": least, "resamples": resamples, "seed": seed}
+        return measure(truth, self._calibrated(raw, present).numpy(), target, groups_of(table, rows, sensitive), **how)
+
+    def _check_sensitive(self, table: Table, sensitive: Sequence[str]) -> None:
+        """Check that columns of a table divide its rows into groups.
+
+        Raises:
+            InputError: one is unknown or the target, or the model has several targets.
+        """
+        target = self.schema.target
+        if isinstance(sensitive, str):
+            raise InputError(f"sensitive: {sensitive!r} given, a text; give a list of columns, [{sensitive!r}]")
         for name in sensitive:
             if name not in table.frame.columns:
                 raise InputError(
@@ -66,11 +85,8 @@ class Comparing(Holder):
                 raise InputError(f"sensitive: {name!r} is the target; name a column that divides the rows into groups")
         if target.parts:
             raise InputError("fairness: the model answers several targets; fit a model of one")
-        shown = make_progress(progress)
-        rows = self._rows_to_measure(table, shown)
-        raw, present = score(model, rows, self._device, without=without, progress=shown)
-        truth = model.head.truth(model.head.encode(rows.answers)).numpy()
-        groups = {name: table.frame[name].iloc[rows.positions] for name in dict.fromkeys(sensitive)}
-        how: dict[str, Any] = {"positive": positive, "least": least, "resamples": resamples, "seed": seed}
-        scores = self._calibrated(raw, present)
-        return measure(truth, scores.numpy(), target, groups, **how)
+
+
+def groups_of(table: Table, rows: Rows, sensitive: Sequence[str]) -> dict[str, pd.Series]:
+    """Return the values of some columns in the rows that were read."""
+    return {name: table.frame[name].iloc[rows.positions] for name in dict.fromkeys(sensitive)}

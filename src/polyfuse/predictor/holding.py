@@ -48,6 +48,7 @@ class Holder:
         self._screen: Screen | None = None
         self._calibration: Calibration | None = None
         self._logs: Path | None = None
+        self._folder: Path | None = None
 
     @property
     def schema(self) -> Schema:
@@ -72,6 +73,7 @@ class Holder:
         self.recipe, self._schema, self._built, self._metrics = saved.recipe, saved.schema, saved.built, saved.metrics
         self._screen, self._calibration = saved.screen, saved.calibration
         saved.built.model.to(self._device).eval()
+        self._folder = folder
         logs = folder / "logs"
         self._logs = logs if logs.is_dir() else None
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from polyfuse.core import processes
 from polyfuse.core.compute import default_device
 from polyfuse.core.contract import Encoder
@@ -31,7 +29,7 @@ from polyfuse.study.reading import Spaces, read_spaces, set_keys
 from polyfuse.study.running import Reason, Search, in_short, shown, told
 from polyfuse.study.space import Space
 from polyfuse.study.takes import tunings_taken
-from polyfuse.training.settings import Duration
+from polyfuse.training.settings import limit_of
 from polyfuse.training.tracking import make_accelerator
 from polyfuse.tuning import TUNINGS
 
@@ -92,7 +90,7 @@ def tune(
         raise InputError(f"{processes.started()} processes were started, and a search runs in one: leave torchrun out")
     if trials < 1:
         raise InputError(f"trials = {trials}: ask for at least one")
-    deadline = math.inf if time_limit is None else begun + _seconds(time_limit)
+    deadline = math.inf if time_limit is None else begun + limit_of(time_limit)
     base = _base(plan, fixed)
     asked = read_spaces(space)
     taken = tunings_taken(base, plan.schema) if base.preset == "best" and "tuning" not in fixed else None
@@ -122,14 +120,6 @@ def tune(
     assert fitted is not None
     training = fitted.recipe.training.model_copy(update={"time_limit": plan.recipe.training.time_limit})
     return Tuned(replace(fitted, recipe=fitted.recipe.model_copy(update={"training": training})), about)
-
-
-def _seconds(limit: str | float) -> float:
-    try:
-        seconds: float = TypeAdapter(Duration).validate_python(limit)
-    except ValidationError as error:
-        raise InputError(f"time_limit: {limit!r:.80} given: it is a number of seconds, or 90s, 10m, 1h") from error
-    return seconds
 
 
 def _base(plan: Plan, fixed: Collection[str]) -> Recipe:

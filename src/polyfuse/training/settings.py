@@ -6,9 +6,10 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from polyfuse.core.compute import Compute
+from polyfuse.core.errors import InputError
 from polyfuse.core.options import Count, Doubled, Rate, Share, Usual
 from polyfuse.data.schema import Strict
 
@@ -28,6 +29,19 @@ def seconds(value: object) -> object:
 
 
 Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
+
+
+def limit_of(value: str | float) -> float:
+    """Return a time limit in seconds.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        limit: float = TypeAdapter(Duration).validate_python(value)
+    except ValidationError as error:
+        raise InputError(f"time_limit: {value!r:.80} given: it is a number of seconds, or 90s, 10m, 1h") from error
+    return limit
 
 
 class TrainingSettings(Strict):
