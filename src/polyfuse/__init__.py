@@ -11,17 +11,19 @@ if TYPE_CHECKING:
     from polyfuse.evaluation.report import Report as Report
     from polyfuse.predictor import Predictor as Predictor
     from polyfuse.predictor import load as load
+    from polyfuse.quality import check as check
     from polyfuse.recipe import Recipe as Recipe
 
 # Where each public name lives: imported on first use, so that `import polyfuse` stays instant.
 _PUBLIC = {
     "Predictor": "polyfuse.predictor",
     "load": "polyfuse.predictor",
+    "check": "polyfuse.quality",
     "Recipe": "polyfuse.recipe",
     "Report": "polyfuse.evaluation.report",
 }
 
-__all__ = ["Predictor", "Recipe", "Report", "__version__", "load"]
+__all__ = ["Predictor", "Recipe", "Report", "__version__", "check", "load"]
 
 
 def __getattr__(name: str) -> Any:

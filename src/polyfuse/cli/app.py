@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from polyfuse.cli.arguments import predictor_of
+from polyfuse.cli.checking import check
 from polyfuse.cli.explaining import explain
 from polyfuse.cli.options import AsJson, Rows, Run
 from polyfuse.cli.proving import attack, certify, detect, stress
@@ -321,5 +322,5 @@ def demo(
     run_demo(out, as_json=as_json)
 
 
-for _command in (attack, stress, certify, detect, explain, report):
+for _command in (check, attack, stress, certify, detect, explain, report):
     app.command()(_command)
