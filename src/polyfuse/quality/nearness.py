@@ -19,7 +19,7 @@ JACCARD = 0.8
 #: Correlation of the pictures of two near images, and of two near recordings.
 CORRELATION = 0.985
 #: Bits of 63 in which the hashes of near pictures may differ.
-RADIUS = 6
+RADIUS = 10
 
 _SHINGLE = 5  # characters
 _LONGEST = 20_000  # characters of a text that are compared
@@ -39,7 +39,7 @@ def near_texts(texts: Sequence[str]) -> Ints:
     """
     plain = [" ".join(text[:_LONGEST].lower().split()) for text in texts]
     random = np.random.default_rng(0)
-    factors = random.integers(1, 1 << 32, _BANDS * _ROWS, dtype=np.uint64) | np.uint64(1)
+    factors = random.integers(1, 1 << 63, _BANDS * _ROWS, dtype=np.uint64) << np.uint64(1) | np.uint64(1)
     shifts = random.integers(0, 1 << 63, _BANDS * _ROWS, dtype=np.uint64)
     bands = np.empty((len(plain), _BANDS), dtype=np.uint64)
     for i, text in enumerate(plain):
@@ -169,19 +169,29 @@ def _candidates(bands: Array, tie: Array | None = None) -> Ints:
 def _led(count: int, pairs: Ints, near: Callable[[int, int], bool]) -> Ints:
     """Return the leader of each value: the first one among its candidates' leaders that it is near to, or itself.
 
-    That each is near to its leader keeps a chain of small steps from becoming one group.
+    Leaders that are near to each other, which shows where their followers are candidates, are one in the end. That all
+    is measured at leaders keeps a chain of small steps from becoming one group.
     """
     leaders = np.arange(count)
-    order = np.lexsort((pairs[:, 0], pairs[:, 1]))
-    tried: set[tuple[int, int]] = set()
-    for first, second in pairs[order].tolist():
+    tried: dict[tuple[int, int], bool] = {}
+
+    def agree(first: int, second: int) -> bool:
+        key = (first, second)
+        if key not in tried:
+            tried[key] = near(first, second)
+        return tried[key]
+
+    ordered = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))].tolist()
+    for first, second in ordered:
         leader = int(leaders[first])
-        if leaders[second] != second or (leader, second) in tried:
-            continue
-        tried.add((leader, second))
-        if near(leader, second):
+        if leaders[second] == second and agree(leader, second):
             leaders[second] = leader
-    return leaders
+    final = np.arange(count)
+    for first, second in ordered:
+        one, other = sorted((int(final[leaders[first]]), int(final[leaders[second]])))
+        if one != other and agree(one, other):
+            final[final == other] = one
+    return final[leaders]
 
 
 def _chunks(pairs: Ints) -> list[Ints]:
