@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from polyfuse.core.errors import InputError
 from polyfuse.metrics import METRICS
-from polyfuse.metrics.bootstrap import Interval, percentile_interval, bootstrap, paired_difference
+from polyfuse.metrics.bootstrap import Interval, bootstrap, paired_difference, percentile_interval
 
 FIVE = ["accuracy", "balanced_accuracy", "f1_macro", "roc_auc", "log_loss"]
 
