@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -123,7 +123,14 @@ class FusionModel(Model):
         output: Tensor = self(inputs, present)
         return output
 
-    def loss(self, inputs: Inputs, present: Tensor, target: Tensor, mix: Mix | None = None) -> Tensor:
+    def loss(
+        self,
+        inputs: Inputs,
+        present: Tensor,
+        target: Tensor,
+        mix: Mix | None = None,
+        objective: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """Return the mean loss of some rows in training, a scalar.
 
         Args:
@@ -132,6 +139,7 @@ class FusionModel(Model):
             target: (batch, …), as the head encodes it.
             mix: an order of the rows and a share λ: λ of each row's fused features and loss is its own, the rest is
                 that of the row in its place.
+            objective: of the head's output and the target, in place of the head's own loss; without mix.
         """
 
         def of(fused: Features, rows: Tensor) -> Tensor:
@@ -139,7 +147,7 @@ class FusionModel(Model):
 
         fused, penalty = self.fusion.with_penalty(self.encode(inputs, present), present, of)
         if mix is None:
-            loss = self.head.loss(self.head(fused), target)
+            loss = (objective or self.head.loss)(self.head(fused), target)
         else:
             order, share = mix
             other = fused.rows(order)

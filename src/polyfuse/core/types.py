@@ -79,11 +79,13 @@ class Batch:
         inputs: for each modality its prepared tensors, or its Features where those are known already.
         present: (batch, modalities) bool, in the order of the model's modalities.
         target: (batch, …), what the head's loss compares with; None when predicting.
+        group: (batch,) int64, that each row belongs to, -1 for none; None where groups are not asked for.
     """
 
     inputs: Inputs
     present: Tensor
     target: Tensor | None = None
+    group: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the same batch on a device."""
@@ -93,4 +95,5 @@ class Batch:
                 inputs[name] = value.to(device)
             else:
                 inputs[name] = {key: tensor.to(device) for key, tensor in value.items()}
-        return Batch(inputs, self.present.to(device), None if self.target is None else self.target.to(device))
+        target, group = (None if some is None else some.to(device) for some in (self.target, self.group))
+        return Batch(inputs, self.present.to(device), target, group)

@@ -72,12 +72,19 @@ class Batches(Dataset[Batch]):
         present: (table's rows, modalities) bool.
         target: (table's rows, …), as the head's `encode` gives it.
         rows: those of the table's rows that are meant.
+        group: (table's rows,) int64, where groups are asked for.
     """
 
     def __init__(
-        self, sources: Mapping[str, Source], present: Tensor, target: Tensor, rows: NDArray[np.integer[Any]]
+        self,
+        sources: Mapping[str, Source],
+        present: Tensor,
+        target: Tensor,
+        rows: NDArray[np.integer[Any]],
+        group: Tensor | None = None,
     ) -> None:
         self.sources, self._present, self._target, self._rows = dict(sources), present, target, rows
+        self._group = group
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -85,7 +92,13 @@ class Batches(Dataset[Batch]):
     def __getitem__(self, positions: Sequence[int]) -> Batch:
         rows = self._rows[np.asarray(positions)].tolist()
         inputs = {name: source.batch(rows) for name, source in self.sources.items()}
-        return Batch(inputs, self._present[rows], self._target[rows])
+        group = self._group[rows] if self._group is not None else None
+        return Batch(inputs, self._present[rows], self._target[rows], group)
+
+    @property
+    def group(self) -> NDArray[np.int64] | None:
+        """The group of each row (rows,), where groups are asked for."""
+        return self._group[self._rows].numpy() if self._group is not None else None
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch begins, from 0, to sources that change with it; before its loader is made."""

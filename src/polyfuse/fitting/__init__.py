@@ -12,6 +12,7 @@ from polyfuse.core.compute import default_device
 from polyfuse.core.progress import Progress, Silent
 from polyfuse.data.reading import Table
 from polyfuse.data.rows import Rows
+from polyfuse.fitting.fairness import check_fairness
 from polyfuse.fitting.found import fit_found
 from polyfuse.fitting.job import Job, read
 from polyfuse.fitting.plan import Fitted, Plan, history, make_plan, weights_trained
@@ -57,10 +58,11 @@ def fit(
     progress = progress or Silent()
     logs = work / "logs" if work is not None else None
     accelerator = make_accelerator(default_device(), plan.recipe.training.trackers, logs)
+    check_fairness(plan.recipe, plan.table, validation)
     rows = rows or read(plan, plan.table, progress, training=True)
     other = read(plan, validation, progress, training=False) if validation is not None else None
     with tracking(accelerator, logs, "polyfuse", _flat(plan.recipe.as_data())) as log:
-        job = rows_apart(Job(plan, rows, other, accelerator, work, resume, log, progress, begun))
+        job = rows_apart(Job(plan, rows, other, accelerator, work, resume, log, progress, begun, validation))
         if plan.recipe.fusion.name not in FUSIONS:
             found = fit_found(job)
             return found and with_screen(job, replace(found, recipe=with_ways(found.recipe, found.built.model)))

@@ -41,6 +41,7 @@ class Job:
         log: takes the figures of epochs.
         progress: shows how far it is.
         begun: time.monotonic() at the start.
+        other_table: that was given for validation, if one was.
     """
 
     plan: Plan
@@ -52,6 +53,7 @@ class Job:
     log: Log | None
     progress: Progress
     begun: float
+    other_table: Table | None = None
 
     @cached_property
     def cache(self) -> FeatureCache:

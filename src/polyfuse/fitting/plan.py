@@ -15,6 +15,7 @@ from polyfuse.data.reading import Table
 from polyfuse.data.rows import Rows
 from polyfuse.data.schema import Schema
 from polyfuse.ensemble import Ensemble, Member, is_table
+from polyfuse.fitting.fairness import check_fairness
 from polyfuse.heads.several import SeveralHead
 from polyfuse.learners.learner import Array
 from polyfuse.model import FusionModel
@@ -143,6 +144,11 @@ def make_plan(recipe: Recipe, table: Table) -> Plan:
             hint = nearest(group, table.frame.columns)
             raise InputError(f"data.group: {table.name} has no column {group!r}; {hint}")
         ignored.append(group)
+    if recipe.fairness is not None:
+        check_fairness(recipe, table)
+        named = {name for modality in (recipe.modalities or {}).values() for name in modality.columns}
+        if recipe.fairness.column not in {*named, *ignored}:
+            ignored.append(recipe.fairness.column)
     columns = {name: modality.columns for name, modality in recipe.modalities.items()} if recipe.modalities else None
     schema = infer_schema(
         table,

@@ -17,6 +17,7 @@ from polyfuse.data.batches import Batches, Source
 from polyfuse.data.measures import measure
 from polyfuse.data.rows import Rows
 from polyfuse.fitting.estimate import encoding_seconds, in_time
+from polyfuse.fitting.fairness import fair_objective, groups_of
 from polyfuse.fitting.job import Job
 from polyfuse.fitting.sources import sources_of
 from polyfuse.fitting.threats import check_noise_of_training, threats_of_training
@@ -101,23 +102,26 @@ def fit_whole(job: Job, recipe: Recipe, *, deadline: float | None = None, stage:
             rows = job.rows
         sources = sources_of(built, rows, job.cache, device, job.progress)
         target = built.model.head.encode(rows.answers)
+        group, other_group = groups_of(job)
         if job.other is None:
             learning, held = job.halves
-            training = Batches(augmented(job, recipe, built, sources, learning), rows.present, target, learning)
-            validation = Batches(sources, rows.present, target, held)
+            training = Batches(augmented(job, recipe, built, sources, learning), rows.present, target, learning, group)
+            validation = Batches(sources, rows.present, target, held, group)
         else:
             held = np.arange(len(job.other))
             others = sources_of(built, job.other, job.cache, device, job.progress)
-            every = np.arange(len(rows))
-            training = Batches(augmented(job, recipe, built, sources, every), rows.present, target, every)
-            validation = Batches(others, job.other.present, built.model.head.encode(job.other.answers), held)
+            learning = np.arange(len(rows))
+            training = Batches(augmented(job, recipe, built, sources, learning), rows.present, target, learning, group)
+            answers = built.model.head.encode(job.other.answers)
+            validation = Batches(others, job.other.present, answers, held, other_group)
+        metric = measure(job.plan.schema.target, settings.metric or built.model.head.metrics[0])
         trainer = Trainer(
             built.model,
             training,
             validation,
             settings,
             job.accelerator,
-            metric=measure(job.plan.schema.target, settings.metric or built.model.head.metrics[0]),
+            metric=metric,
             tunings=[(built.model.encoder(name), tuning) for name, tuning in built.tunings.items()],
             checkpoints=job.checkpoints(recipe, stage),
             log=job.log,
@@ -125,6 +129,7 @@ def fit_whole(job: Job, recipe: Recipe, *, deadline: float | None = None, stage:
             deadline=None if math.isinf(deadline) else deadline,
             threats=threats,
             adversarial=recipe.adversarial,
+            fairness=fair_objective(recipe, built.model, group, target, learning, metric),
         )
         outcome = trainer.run(resume=job.resume)
     return Whole(built, outcome, rows, job.other or rows, held, scored(built.model, validation, device)[1])

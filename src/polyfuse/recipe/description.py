@@ -19,6 +19,7 @@ from polyfuse.heads import HEADS
 from polyfuse.heads.several import check_weights, part_heads
 from polyfuse.recipe.component import Component
 from polyfuse.training.adversarial import AdversarialSettings
+from polyfuse.training.fairness import FairnessSettings
 from polyfuse.training.settings import TrainingSettings
 from polyfuse.tuning import TUNINGS
 
@@ -127,6 +128,8 @@ class Recipe(Strict):
         adversarial: who changes inputs in training, and how, so that the model learns to resist; a fusion that is not
             named is "concat" then.
         robust: the same with its defaults.
+        fairness: a column whose groups are to be answered alike, and in what sense; a fusion that is not named is
+            "concat" then. The column is no input of the model, unless a modality names it.
         screen: fit a screen, which tells rows that are damaged or made by an adversary from ordinary ones: true, or a
             mapping with `rate` and `neighbours`. Rows are kept apart for it, from which the model does not learn.
         calibration: what makes probabilities mean what they say, fitted on the validation rows: "temperature", which
@@ -147,6 +150,7 @@ class Recipe(Strict):
     augmentation: dict[str, list[Component]] | Literal["auto", "none"] | None = None
     adversarial: AdversarialSettings | None = None
     robust: bool = False
+    fairness: FairnessSettings | None = None
     screen: Annotated[ScreenSettings | None, BeforeValidator(_screen)] = None
     calibration: Choice = "auto"
     data: DataSettings = DataSettings()
@@ -166,6 +170,7 @@ class Recipe(Strict):
             "augmentation": _augmentation_data(self.augmentation),
             "adversarial": self.adversarial.model_dump(mode="json", exclude_none=True) if self.adversarial else None,
             "robust": self.robust or None,
+            "fairness": self.fairness.model_dump(mode="json", exclude_none=True) if self.fairness else None,
             "screen": self.screen.model_dump(mode="json") if self.screen else None,
             "calibration": self.calibration,
             "data": self.data.model_dump(mode="json", exclude_none=True),
@@ -199,7 +204,7 @@ class Recipe(Strict):
             if name not in own:
                 raise RecipeError(f"tuning.{name}: there is no such modality with an encoder; {nearest(name, own)}")
         adversarial = self.adversarial or (AdversarialSettings() if self.robust else None)
-        by_gradients = adversarial is not None or bool(self.training.noise)
+        by_gradients = adversarial is not None or bool(self.training.noise) or self.fairness is not None
         fusion = Component(name="concat") if by_gradients and self.fusion.name == "auto" else self.fusion
         if self.training.noise and fusion.name not in FUSIONS:
             raise RecipeError(
@@ -212,6 +217,8 @@ class Recipe(Strict):
             )
         if adversarial is not None:
             _check_adversarial(adversarial, fusion, target=schema.target, training=self.training)
+        if self.fairness is not None:
+            _check_fairness(self.fairness, fusion, adversarial, target=schema.target, training=self.training)
         if fusion.name == "auto" and self.preset == "fast":
             fusion = Component.model_validate({"name": "auto", **FAST, **fusion.options})
         target = schema.target
@@ -275,6 +282,38 @@ def _check_adversarial(
     for name, wanted in (("mixup", 0.0), ("noise", None), ("sharding", "none")):
         if getattr(training, name) != wanted:
             raise RecipeError(f"training.{name}: it does not go with adversarial training; leave it out")
+
+
+def _check_fairness(
+    fairness: FairnessSettings,
+    fusion: Component,
+    adversarial: AdversarialSettings | None,
+    *,
+    target: Target,
+    training: TrainingSettings,
+) -> None:
+    """Check that training can be fair.
+
+    Raises:
+        RecipeError: with what is in the way.
+    """
+    if fusion.name not in FUSIONS:
+        raise RecipeError(f"fairness: {fusion.name!r} is not trained by gradients; name a fusion, e.g. concat")
+    if target.parts:
+        raise RecipeError(
+            f"fairness: the model answers several targets ({', '.join(target.names)}), and groups are compared in one;"
+            " leave it out, or fit a model of one target"
+        )
+    if fairness.criterion == "equalized_odds" and target.task != "classification":
+        raise RecipeError(
+            f"fairness.criterion: 'equalized_odds' compares rows of the same label, and the task is {target.task}; take"
+            " demographic_parity or worst_group"
+        )
+    if adversarial is not None:
+        raise RecipeError("fairness: it does not go with adversarial training; leave one of them out")
+    for name, wanted in (("mixup", 0.0), ("sharding", "none")):
+        if getattr(training, name) != wanted:
+            raise RecipeError(f"training.{name}: it does not go with fairness; leave it out")
 
 
 def _head_of(head: Component | None, target: Target) -> Component:

@@ -21,6 +21,7 @@ from polyfuse.learners import LEARNERS
 from polyfuse.recipe.description import DataSettings, Modality, Recipe, ScreenSettings
 from polyfuse.recipe.ways import WAYS
 from polyfuse.training.adversarial import AdversarialSettings
+from polyfuse.training.fairness import FairnessSettings
 from polyfuse.training.settings import TrainingSettings
 from polyfuse.tuning import TUNINGS
 
@@ -133,6 +134,7 @@ def _keys_at(place: Place) -> list[str]:
         "training": TrainingSettings,
         "modalities": Modality,
         "adversarial": AdversarialSettings,
+        "fairness": FairnessSettings,
         "screen": ScreenSettings,
     }
     return list((models[place[0]] if place else Recipe).model_fields)

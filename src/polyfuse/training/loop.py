@@ -27,6 +27,7 @@ from polyfuse.metrics import METRICS, Metric
 from polyfuse.model import FusionModel, Mix
 from polyfuse.training.adversarial import AdversarialSettings, Adversary, cost_of_step
 from polyfuse.training.checkpoints import Checkpoint, Checkpoints, random_states, set_random_states
+from polyfuse.training.fairness import FairObjective
 from polyfuse.training.noise import with_noise
 from polyfuse.training.optimization import make_optimizer, schedule, trained_parameters
 from polyfuse.training.parallel import Replica, Step, part_of, spread
@@ -74,6 +75,7 @@ class _State:
     best_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     several_steps: bool = False  # whether an adversary that took one step takes several since
+    fairness: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Trainer:
@@ -93,6 +95,7 @@ class Trainer:
         deadline: time.monotonic() at which training ends.
         threats: to some modalities, where training is to be adversarial.
         adversarial: how, with them.
+        fairness: the loss, where training is to be fair to groups, which the batches hold then.
     """
 
     def __init__(
@@ -111,6 +114,7 @@ class Trainer:
         deadline: float | None = None,
         threats: Mapping[str, Threat] | None = None,
         adversarial: AdversarialSettings | None = None,
+        fairness: FairObjective | None = None,
     ) -> None:
         self.training, self.validation, self.settings, self.accelerator = training, validation, settings, accelerator
         self.model = model
@@ -119,6 +123,9 @@ class Trainer:
         if adversarial is not None:
             self._adversary = Adversary(self._replica.model, threats or {}, adversarial, settings.seed)
             self._replica.face(self._adversary)
+        self._fairness = fairness
+        if fairness is not None:
+            self._replica.be_fair(fairness)
         self.metric = metric or METRICS[settings.metric or model.head.metrics[0]]
         self._checkpoints, self._log, self._progress = checkpoints, log, progress or Silent()
         self._deadline = deadline
@@ -219,7 +226,7 @@ class Trainer:
                 attacked = self._adversary.attacked(shown, place, batches)
                 worsened = self._adversary.worsened(shown, attacked, place, batches)
             with worsened, self._replica.accumulating(last=ends):
-                loss, total = self._replica.step(batch.inputs, present, batch.target, mix, attacked)
+                loss, total = self._replica.step(batch.inputs, present, batch.target, mix, attacked, batch.group)
                 summed = float(processes.total(loss.detach().double() * counted))
                 if not math.isfinite(summed):
                     return "diverged"
@@ -296,6 +303,9 @@ class Trainer:
         figures = {"validation_loss": loss, f"validation_{self.metric.name}": value}
         if not math.isfinite(loss):
             return figures
+        if self._fairness is not None and self.validation.group is not None:
+            figures |= self._fairness.measured(y_true, y_score, loss, self.validation.group)
+            loss = figures["validation_objective"]
         if self._adversary is not None:
             value = figures[f"{self._adversary.kind}_{self.metric.name}"] = self._robust(self._adversary)
             if self._best and self._adversary.collapsed(value, state.best):
@@ -323,6 +333,8 @@ class Trainer:
 
     def _rank(self, value: float, loss: float) -> tuple[float, float]:
         """Order weights: by the metric, then by the loss, for a metric such as accuracy has many ties on few rows."""
+        if self._fairness is not None:  # what the metric says of all rows together would undo it
+            return 0.0, -loss
         sign = 1.0 if self.metric.greater_is_better else -1.0
         return -math.inf if math.isnan(value) else sign * value, -loss
 
@@ -334,6 +346,9 @@ class Trainer:
             kinds, where = ("validation", self._adversary.kind), "" if self._adversary.threats else " on Features"
             clean, robust = (state.history[-1].get(f"{kind}_{self.metric.name}", math.nan) for kind in kinds)
             return f"{epoch}, {self.metric.name} {clean:.4g}, under attack{where} {robust:.4g}"
+        if self._fairness is not None and state.history:
+            value, gap = (state.history[-1].get(f"validation_{name}", math.nan) for name in (self.metric.name, "gap"))
+            return f"{epoch}, {self.metric.name} {value:.4g}, gap {gap:.4g}"
         return epoch if math.isnan(state.best) else f"{epoch}, best {self.metric.name} {state.best:.4g}"
 
     def _interrupt(self) -> None:
@@ -344,6 +359,7 @@ class Trainer:
             return
         weights, optimizer = self._replica.moving(), self._replica.optimizer_state(self._optimizer)
         if processes.rank() == 0:
+            self._state.fairness = self._fairness.saved() if self._fairness is not None else {}
             progress = dict(vars(self._state))
             self._checkpoints.save(Checkpoint(weights, self._best, optimizer, random_states(), progress))
 
@@ -358,6 +374,8 @@ class Trainer:
         self._state = _State(**checkpoint.progress)
         if self._adversary is not None and self._state.several_steps:
             self._adversary.take_several_steps()
+        if self._fairness is not None:
+            self._fairness.restore(self._state.fairness, self.accelerator.device)
 
 
 def scored(model: FusionModel, batches: Batches, device: torch.device) -> tuple[Array, Array, float]:

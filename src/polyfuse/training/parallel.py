@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -23,6 +24,7 @@ from polyfuse.core.types import Inputs, Tensors
 from polyfuse.layers.anatomy import blocks_of
 from polyfuse.model import FusionModel, Mix
 from polyfuse.training.adversarial import Adversary, adversarial_loss
+from polyfuse.training.fairness import FairObjective
 
 Part = TypeVar("Part")
 Made = TypeVar("Made")
@@ -37,23 +39,32 @@ class Step(nn.Module):
 
     Attributes:
         adversary: who has changed inputs that are given beside the clean ones.
+        fairness: the loss, where groups are given.
     """
 
     adversary: Adversary | None = None
+    fairness: FairObjective | None = None
 
     def __init__(self, model: FusionModel, tunings: Sequence[tuple[Encoder, Tuning]] = ()) -> None:
         super().__init__()
         self.model, self.tunings = model, tuple(tunings)
 
     def forward(
-        self, inputs: Inputs, present: Tensor, target: Tensor, mix: Mix | None = None, attacked: Inputs | None = None
+        self,
+        inputs: Inputs,
+        present: Tensor,
+        target: Tensor,
+        mix: Mix | None = None,
+        attacked: Inputs | None = None,
+        group: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the mean loss, and in training the same with what tunings add, else the scores (batch, …)."""
         if not self.training:
             output = self.model(inputs, present)
             return self.model.head.loss(output, target), self.model.head.scores(output)
         if attacked is None or self.adversary is None:
-            loss = self.model.loss(inputs, present, target, mix)
+            fair = None if self.fairness is None or group is None else partial(self.fairness.loss, group=group)
+            loss = self.model.loss(inputs, present, target, mix, fair)
         else:
             loss = adversarial_loss(self.model, inputs, attacked, present, target, self.adversary.settings)
         penalties = [tuning.penalty(encoder) for encoder, tuning in self.tunings]
@@ -103,6 +114,10 @@ class Replica:
     def face(self, adversary: Adversary) -> None:
         """Let training be adversarial from now on."""
         self._inner.adversary = adversary
+
+    def be_fair(self, fairness: FairObjective) -> None:
+        """Let this be the loss of training from now on."""
+        self._inner.fairness = fairness
 
     def accumulating(self, *, last: bool) -> AbstractContextManager[object]:
         """Return the context of a forward and backward pass; gradients meet in the last one of an update."""
