@@ -217,6 +217,7 @@ def test_history_shows_the_gap(fair: pf.Predictor) -> None:
     best = min(history, key=lambda line: line["validation_objective"])
     assert told["epoch"] == best["epoch"]
     assert told["best"] == best["validation_accuracy"]
+    assert fair.recipe.calibration == "temperature"  # which changes no answer
     assert fair.recipe.as_data()["fairness"] == {"column": "sex", "criterion": "demographic_parity"}
 
 

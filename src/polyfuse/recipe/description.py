@@ -134,7 +134,8 @@ class Recipe(Strict):
             mapping with `rate` and `neighbours`. Rows are kept apart for it, from which the model does not learn.
         calibration: what makes probabilities mean what they say, fitted on the validation rows: "temperature", which
             never changes an answer, "vector", a weight and a bias for each label, which may, or "none"; "auto" takes
-            what is better on rows that it was not fitted on. Attacks, stress and screens act on the scores before it.
+            what is better on rows that it was not fitted on, with `fairness` a temperature. Attacks, stress and screens
+            act on the scores before it.
         data: how the table is read and split.
         training: how the model is trained.
     """
@@ -230,6 +231,8 @@ class Recipe(Strict):
             "head": _head_of(self.head, target),
             "fusion": fusion,
             "adversarial": adversarial,
+            # A vector moves where labels are told apart, and with it the gap that was narrowed.
+            "calibration": "temperature" if self.fairness and self.calibration == "auto" else self.calibration,
         }
         searching = fusion.name == "auto" and self.preset != "fast"
         filled["augmentation"] = self._augmentation(tuning, modalities, schema, searching=searching)
