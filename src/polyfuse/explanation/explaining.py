@@ -126,7 +126,8 @@ def explain_model(
                 )
             )
             bar.advance(1)
-    if method not in (None, "occlusion") and not any(p.method == method for r in explained for p in r.parts.values()):
+    used = {part.method for row in explained for part in row.parts.values()}
+    if method is not None and used and method not in used:
         raise InputError(
             f"explain: {method} can act on no modality of these rows (it needs"
             f" {'a transformer that tells its attentions' if method == 'rollout' else 'a continuous input'});"

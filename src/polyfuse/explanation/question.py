@@ -52,7 +52,7 @@ class Question:
         answer: as it would stand in a table.
         scores: of the head, (1, …).
         at: number of the label that is explained; None of a regression.
-        output: the number that is explained.
+        output: the number that is explained; nan where nothing is present, and the answer is the training prior.
     """
 
     def __init__(self, model: Model, rows: Rows, row: int, device: torch.device) -> None:
@@ -65,13 +65,15 @@ class Question:
         with torch.no_grad():
             for name in model.modalities:
                 prepared = self.prepared(name, [self.values[name]])
-                known = name in shared
-                self._inputs[name] = model.encode_one(name, prepared, self.present) if known else prepared
+                features = name in shared
+                self._inputs[name] = model.encode_one(name, prepared, self.present) if features else prepared
             output = self.outputs({}, 1)
-        self.scores = model.head.scores(output)
+        # Where nothing is there, what stands in the slots means nothing, and the answer is the prior.
+        known = bool(self.present.any())
+        self.scores = model.head.scores(output) if known else model.head.prior().to(device)[None]
         self.answer = model.head.decode(self.scores.cpu())[0]
         self.at = None if model.head.task == "regression" else int(self.scores[0].argmax())
-        self.output = float(self.explained(output)[0])
+        self.output = float(self.explained(output)[0]) if known else float("nan")
 
     def there(self, name: str) -> bool:
         """Tell whether the row has a modality."""
