@@ -22,7 +22,8 @@ from polyfuse.explanation.question import BATCH, Question
 MOVED = 0.5
 _QUANTILES = 11  # of a number's range that are tried
 _LEVELS = 20  # of a category that are tried, the most frequent
-_BEAM = 6  # changes that a further column is added to
+_COLUMNS = 8  # that take part in changes of several, those that bring the row nearest to another answer
+_BEAM = 8  # changes of two columns to which a third is added
 _EACH = 3  # values of a column that take part in changes of several
 _WHOLE = 6  # modalities of which every subset is tried
 
@@ -77,7 +78,8 @@ class Counterfactuals:
     """What would change an answer; None where it was looked for and nothing was found.
 
     Attributes:
-        columns: the fewest columns set to observed values, at most three, the nearest among those.
+        columns: the fewest columns set to observed values, at most three, the nearest of those that were tried: every
+            column alone, then two and three of those that bring the row nearest to another answer.
         removed: the fewest modalities taken away.
         swapped: one modality as another row has it.
         tried: number of versions of the row that were tried, by kind; 0 where the row has nothing to change.
@@ -138,11 +140,9 @@ class _Search:
         single.sort(key=lambda one: one.margin)
         best: dict[tuple[str, int], list[_Tried]] = {}
         for one in single:
-            kept = best.setdefault(next(iter(one.cells)), [])
-            if len(kept) < _EACH:
-                kept.append(one)
-        steps = [one for kept in list(best.values())[: 2 * _BEAM] for one in kept]
-        beam = steps[:_BEAM]
+            best.setdefault(next(iter(one.cells)), []).append(one)
+        steps = [one for kept in list(best.values())[:_COLUMNS] for one in kept[:_EACH]]
+        beam = steps
         for _ in (2, 3):
             pairs = [
                 {**one.cells, **step.cells} for one in beam for step in steps if not set(one.cells) & set(step.cells)

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from polyfuse.core.errors import InputError, nearest
+from polyfuse.core.errors import InputError, import_extra, nearest
 from polyfuse.core.progress import Progress, Silent
 from polyfuse.data.rows import Rows
 from polyfuse.explanation.counterfactual import counterfactuals
@@ -56,6 +56,7 @@ class Effort:
     compared: int = 2000
 
 
+_GRADIENTS = 8  # versions of a row whose gradients are taken together: each keeps what all layers gave
 FAST = Effort(steps=16, most=32, points=9, orders=2, donors=8, compared=300)
 
 
@@ -118,6 +119,7 @@ def explain_model(
                 RowExplanation(
                     row=str(rows.index[row]),
                     answer=question.answer,
+                    label=None if question.at is None else target.levels[question.at],
                     score=None if question.at is None else float(question.scores.max()),
                     output=question.output,
                     parts=parts,
@@ -136,7 +138,7 @@ def explain_model(
     return Explanations(
         task=target.task,
         target=target.name,
-        explains="value in the unit of the target" if target.task == "regression" else "logit of the answer",
+        explains="value in the unit of the target" if target.task == "regression" else "logit of the label",
         rows=explained,
         compared=len(near.rows) if near is not None and near.known else 0,
         seconds=time.monotonic() - begun,
@@ -147,7 +149,9 @@ def check(model: Model, rows: Rows, method: Method | None) -> None:
     """Check that rows can be explained by a method.
 
     Raises:
-        InputError: the method is unknown, or needs a gradient that says all; or the model has several targets.
+        InputError: the method is unknown, or needs a gradient that says all; or the model has several targets; or there
+            is no row.
+        MissingExtra: captum is not installed.
     """
     if rows.schema.target.parts:
         raise InputError("explain: the model answers several targets; fit a model of one")
@@ -158,6 +162,7 @@ def check(model: Model, rows: Rows, method: Method | None) -> None:
             f"explain: {method} needs a gradient of all that answers, and learners such as trees have a part in it;"
             " choose occlusion, or leave the method out"
         )
+    import_extra("captum.attr", "report", "an explanation")
     if not len(rows):
         raise InputError("explain: there is no row; give a table with at least one")
 
@@ -217,7 +222,7 @@ def _integrated(subject: Subject, effort: Effort) -> _Found | None:
         if place is None:
             continue
         found, converged = integrated_gradients(
-            place.function, place.point, place.baseline, steps=effort.steps, most=effort.most, batch=BATCH
+            place.function, place.point, place.baseline, steps=effort.steps, most=effort.most, batch=_GRADIENTS
         )
         one = _Found("integrated_gradients", subject.cells(found), baseline, converged)
         if best is None or best.convergence is None or converged.relative < best.convergence.relative:

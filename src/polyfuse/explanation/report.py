@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from polyfuse.core.files import strict_json, written
 from polyfuse.explanation.counterfactual import Counterfactuals
 from polyfuse.explanation.neighbours import Neighbour
 from polyfuse.explanation.parts import Part, rounded, short
+from polyfuse.metrics.bootstrap import Interval, percentile_interval
 
 FORMAT = 1
+_RESAMPLES = 1000
 _SHOWN = 3  # places of a part, and neighbours, in the text
 
 
@@ -25,6 +27,7 @@ class RowExplanation:
     Attributes:
         row: its label in the table.
         answer: of the model.
+        label: whose logit is explained: the answer, of several labels the most probable one; None of a regression.
         score: probability of the answer, of the most probable of several labels; None of a regression.
         output: the number that is explained.
         parts: by modality that the row has, in the order of the schema.
@@ -34,6 +37,7 @@ class RowExplanation:
 
     row: str
     answer: Any
+    label: Any
     score: float | None
     output: float
     parts: dict[str, Part]
@@ -44,7 +48,8 @@ class RowExplanation:
         """Return JSON values."""
         return {
             "row": self.row,
-            "answer": self.answer,
+            "answer": rounded(self.answer),
+            "label": self.label,
             "score": rounded(self.score),
             "output": rounded(self.output),
             "parts": {name: part.data() for name, part in self.parts.items()},
@@ -58,14 +63,14 @@ class Gain:
     """How much better than chance the attributions of a modality are over one baseline, the mean over rows.
 
     Attributes:
-        deletion: mean gain in area, in the unit of the output.
+        deletion: mean gain in area, in the unit of the output, with the 95 % interval of a bootstrap over rows.
         insertion: the same.
         better: share of the rows with a gain above 0 in both.
         rows: their number.
     """
 
-    deletion: float
-    insertion: float
+    deletion: Interval
+    insertion: Interval
     better: float
     rows: int
 
@@ -77,7 +82,7 @@ class Explanations:
     Attributes:
         task: what was asked.
         target: name of the column that was asked for.
-        explains: what the output is: "logit of the answer", "value in the unit of the target".
+        explains: what the output is: "logit of the label", "value in the unit of the target".
         rows: explained ones.
         compared: number of training rows among which neighbours were looked for; 0 where none were given.
         seconds: that it took.
@@ -103,9 +108,7 @@ class Explanations:
 
     def data(self) -> dict[str, Any]:
         """Return JSON values."""
-        gains = {
-            name: {key: rounded(dict(vars(gain))) for key, gain in some.items()} for name, some in self.gains.items()
-        }
+        gains = {name: {key: rounded(asdict(gain)) for key, gain in some.items()} for name, some in self.gains.items()}
         return {
             "format": FORMAT,
             "task": self.task,
@@ -139,7 +142,7 @@ class Explanations:
         lines += ["", "better than a random order, in area under deletion and insertion"] if self.gains else []
         for name, some in self.gains.items():
             lines += [
-                f"  {name + ' over ' + key:<36}{gain.deletion:>+10.4f}{gain.insertion:>+10.4f}"
+                f"  {name + ' over ' + key:<36}{_interval_text(gain.deletion)}{_interval_text(gain.insertion)}"
                 f"  in {gain.better:.0%} of {gain.rows} rows"
                 for key, gain in some.items()
             ]
@@ -148,8 +151,13 @@ class Explanations:
 
 def _gain(pairs: Sequence[tuple[float, float]]) -> Gain:
     values = np.array(pairs)
-    deletion, insertion = values.mean(0).tolist()
+    means = values[np.random.default_rng(0).integers(len(values), size=(_RESAMPLES, len(values)))].mean(1)
+    deletion, insertion = (percentile_interval(float(values[:, i].mean()), [means[:, i]], 0.95) for i in range(2))
     return Gain(deletion, insertion, float((values > 0).all(1).mean()), len(values))
+
+
+def _interval_text(at: Interval) -> str:
+    return f"{at.value:>+10.4f} ({at.low:+.4f} to {at.high:+.4f})"
 
 
 def _row_lines(row: RowExplanation) -> list[str]:

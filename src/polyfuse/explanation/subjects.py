@@ -30,8 +30,14 @@ def subject_of(question: Question, name: str, seed: int) -> Subject:
     types = {column.type for column in question.schema.of(name)}
     if types == {"text"}:
         return WordsSubject(question, name, seed)
-    if len(question.model.encoder(name).continuous) == 1 and types in ({"image"}, {"audio"}):
-        return ImageSubject(question, name, seed) if types == {"image"} else SoundSubject(question, name, seed)
+    seams = list(question.model.encoder(name).continuous)
+    if len(seams) == 1 and types in ({"image"}, {"audio"}):
+        axes = question.prepared(name, [question.values[name]])[seams[0]].ndim
+        if types == {"image"} and axes == 5:
+            return ImageSubject(question, name, seed)
+        if types == {"audio"} and axes == 2:
+            return SoundSubject(question, name, seed)
+    # Of an encoder that reads something else there is nothing to show but its cells.
     return ColumnsSubject(question, name, seed)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from polyfuse.attacks.edits import tokens_of
+from polyfuse.encoders.transformer import TransformerEncoder
 from polyfuse.explanation.methods import Floats
 from polyfuse.explanation.parts import Kind, TextPart
 from polyfuse.explanation.question import Changed, Question, runs_alone
@@ -100,7 +101,7 @@ class WordsSubject(Subject):
 
         Columns are joined by newlines, as the encoder joins them.
         """
-        if not getattr(self.tokenizer, "is_fast", False) or self.encoder.backbone is None:
+        if not isinstance(self.encoder, TransformerEncoder) or not getattr(self.tokenizer, "is_fast", False):
             return None
         starts, ends, offset = [], [], 0
         for cell, (tokens, _) in zip(self._cells, self._split, strict=True):
@@ -114,8 +115,7 @@ class WordsSubject(Subject):
             offset += len(cell) + 1
         # Lone surrogates are replaced sign by sign, so that no place moves.
         whole = "\n".join(cell for cell in self._cells if cell is not None).encode("utf-8", "replace").decode()
-        most = getattr(self.encoder, "max_tokens", None)
-        read = self.tokenizer(whole, truncation=True, max_length=most, return_offsets_mapping=True)
+        read = self.tokenizer(whole, truncation=True, max_length=self.encoder.max_tokens, return_offsets_mapping=True)
         found = []
         for first, last in read["offset_mapping"]:
             shared = np.minimum(ends, last) - np.maximum(starts, first)
