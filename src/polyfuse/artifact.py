@@ -37,7 +37,7 @@ from polyfuse.calibration import Calibration, load_calibration, save_calibration
 from polyfuse.core.compute import default_device
 from polyfuse.core.contract import Tuning
 from polyfuse.core.errors import ArtifactError, InputError
-from polyfuse.core.files import whole_folder
+from polyfuse.core.files import read_json, whole_folder
 from polyfuse.core.types import Tensors
 from polyfuse.core.version import __version__
 from polyfuse.core.weights import base_weights, weights_digest
@@ -50,7 +50,6 @@ from polyfuse.screening import Screen, load_screen, save_screen
 
 FORMAT = 1
 _MANIFEST = "artifact.json"
-_MAX_TEXT = 512 << 20  # bytes of a JSON or YAML file
 _PACKAGES = ("torch", "transformers", "peft", "safetensors", "numpy", "pandas")
 
 
@@ -166,8 +165,8 @@ def read(folder: Path) -> Artifact:
     manifest = _manifest(folder)
     try:
         recipe = read_recipe(folder / "recipe.yaml")
-        schema = Schema.model_validate(_read_json(folder / "schema.json"))
-        metrics = _read_json(folder / "metrics.json")
+        schema = Schema.model_validate(read_json(folder / "schema.json"))
+        metrics = read_json(folder / "metrics.json")
         built = build(recipe, schema, default_device(), stored=folder)
         _load_model(built.model, folder)
         screen = load_screen(folder / "screen", built.model)
@@ -197,7 +196,7 @@ def summary(folder: Path) -> dict[str, Any]:
         "versions": {"polyfuse": manifest.polyfuse, "python": manifest.python, **manifest.packages},
         "bytes": sum(manifest.files.values()),
         "recipe": read_recipe(folder / "recipe.yaml").as_data(),
-        "metrics": _read_json(folder / "metrics.json"),
+        "metrics": read_json(folder / "metrics.json"),
     }
 
 
@@ -291,7 +290,7 @@ def _manifest(folder: Path) -> _Manifest:
         raise ArtifactError(
             f"{folder} is no Polyfuse artifact: it has no {_MANIFEST}; give a folder that  fit  or  save  wrote"
         )
-    found = _read_json(path)
+    found = read_json(path)
     if not isinstance(found, dict) or not isinstance(found.get("format"), int):
         raise ArtifactError(f"{path} is damaged: it names no format")
     if found["format"] > FORMAT:
@@ -312,15 +311,6 @@ def _manifest(folder: Path) -> _Manifest:
             told = "is missing" if there is None else f"has {there:,} bytes instead of {size:,}"
             raise ArtifactError(f"{folder} is damaged: {name} {told}; restore it from a copy")
     return manifest
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        if path.stat().st_size > _MAX_TEXT:
-            raise ArtifactError(f"{path} has more than {_MAX_TEXT:,} bytes; that is no file of an artifact")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} is damaged: {error}") from error
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -383,7 +373,9 @@ def _card(artifact: Artifact) -> str:
     lines += ["| metric | value | 95 % interval |", "| --- | --- | --- |"]
     for name, found in report["metrics"].items():
         lines.append(f"| {name} | {_figure(found['value'])} | {_figure(found['low'])} to {_figure(found['high'])} |")
+    told = artifact.calibration.told() if artifact.calibration is not None else []
     lines += [
+        *(["", *map(_plain, told)] if told else []),
         "",
         "```python",
         "import polyfuse as pf",

@@ -94,6 +94,9 @@ def test_it_is_kept_with_the_model(fitted: pf.Predictor, folder: Path) -> None:
     names = sorted(path.name for path in (folder / "calibration").iterdir())
     assert names == ["calibration.json", "calibration.safetensors"]
     assert again.recipe.calibration == "auto"
+    assert (
+        "Probabilities of y are calibrated (temperature) on 400 validation rows." in (folder / "README.md").read_text()
+    )
     assert again._calibration.data() == fitted._calibration.data()  # type: ignore[union-attr]
 
 

@@ -197,3 +197,16 @@ def test_many_rows_are_drawn_from() -> None:
     again, _ = calibrate(true, scores, answered, THREE, "temperature", seed=0)
     np.testing.assert_array_equal(again.scores, found.scores)
     assert isinstance(again, Calibration)
+
+
+def test_scores_that_are_no_numbers_are_not_learned_from() -> None:
+    true, scores = classes(200, sharp=3.0)
+    answered = np.ones(200, dtype=bool)
+    expected = calibrate(true[100:], scores[100:], answered[100:], THREE, "temperature")[0].scalings["y"].temperature
+    scores[:100] = np.nan
+    found, by_others = calibrate(true, scores, answered, THREE, "temperature")
+    assert found.scalings["y"].temperature == pytest.approx(expected, rel=1e-3)
+    assert np.isfinite(found.scores).all()
+    assert len(found.scores) == 100
+    assert np.isnan(by_others[:100]).all()
+    assert calibrate(true, scores * np.nan, answered, THREE)[0].scalings["y"].method == "none"

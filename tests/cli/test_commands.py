@@ -84,6 +84,19 @@ def test_predictions_of_rows_with_the_same_label(run: Path, folder: Path) -> Non
     assert lines[1:6] == lines[6:]
 
 
+def test_sets_and_intervals_stand_beside_the_answers(run: Path, folder: Path) -> None:
+    pytest.importorskip("mapie")
+    out, _ = polyfuse("predict", run, "test.csv", "--level", 0.8, "--json", "--out", "sets.csv", cwd=folder)
+    frame = pd.read_csv(folder / "sets.csv")
+    assert frame.columns.tolist() == ["y", "set", "nothing_present"]
+    said = [line["set"] for line in json.loads(out)["predictions"]]
+    assert [json.loads(cell) for cell in frame["set"]] == said
+    assert said == pf.load(run).predict_sets(folder / "test.csv", level=0.8).tolist()
+    assert {label for some in said for label in some} == {"no", "yes"}
+    _, told = polyfuse("predict", run, "test.csv", "--level", 0.99, cwd=folder, code=2)
+    assert "it needs 100 rows with answers, and 30 are kept" in " ".join(told.split())
+
+
 def test_evaluate(run: Path, folder: Path) -> None:
     out, _ = polyfuse("evaluate", run, "test.csv", "--html", "report.html", cwd=folder)
     assert "roc_auc" in out

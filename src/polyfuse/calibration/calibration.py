@@ -56,6 +56,14 @@ class Calibration:
             raise InputError(f"calibration: {target!r} is not among the targets; {nearest(target, known)}")
         return known[target].only(self.truth, self.scores)
 
+    def told(self) -> list[str]:
+        """Say in a sentence for each target what was fitted; nothing of one whose scores stay as they are."""
+        return [
+            f"Probabilities of {name} are calibrated ({scaling.method}) on {scaling.rows:,} validation rows."
+            for name, scaling in self.scalings.items()
+            if scaling.method != "none"
+        ]
+
     def data(self) -> dict[str, Any]:
         """Return by target what was fitted and why, as JSON values."""
         return {
@@ -103,14 +111,14 @@ def calibrate(
     """
     truth, scores = side_by_side(np.asarray(y_true, dtype=np.float64)), side_by_side(y_score)
     random = np.random.default_rng(seed)
-    drawn = random.permutation(np.flatnonzero(answered))[:MOST]
+    drawn = random.permutation(np.flatnonzero(answered & np.isfinite(scores).all(axis=1)))[:MOST]
     parts = places_of(target)
     found, by_others = {}, {}
     for part in parts:
         known = drawn[part.known(truth[drawn])]
         of_part = part.only(truth[known], scores[known])
         found[part.name], held = choose_scaling(part.task, *of_part, choice, seed=seed)
-        by_others[part.name] = known, held.reshape(len(known), -1)
+        by_others[part.name] = known, side_by_side(held)
     wide = Calibration(parts, found, truth[:0], scores[:0]).apply(scores, answered).copy()
     for part in parts:
         known, held = by_others[part.name]

@@ -11,6 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from polyfuse.core.errors import ArtifactError
+
+_MAX_TEXT = 512 << 20  # bytes of a JSON file
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -43,6 +47,20 @@ def written(text: str, path: str | Path | None) -> str:
         with whole_file(Path(path)) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return text
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file of a saved folder holds.
+
+    Raises:
+        ArtifactError: it is missing, damaged, or larger than any such file.
+    """
+    try:
+        if path.stat().st_size > _MAX_TEXT:
+            raise ArtifactError(f"{path} has more than {_MAX_TEXT:,} bytes; that is no file of an artifact")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} is damaged: {error}") from error
 
 
 def strict_json(document: Any) -> str:

@@ -60,7 +60,9 @@ class Answering(Holder):
     ) -> pd.DataFrame:
         """Return the probability of each class (a column each) in each row, index and order kept.
 
-        Where several targets are asked for, columns are pairs (target, class), and regressions have none.
+        Probabilities are calibrated on the validation rows, as the recipe's `calibration` says: of rows answered with
+        0.8, about eight in ten are right. Where several targets are asked for, columns are pairs (target, class), and
+        regressions have none.
 
         Raises:
             InputError: the task is a regression, or all of them are.
