@@ -20,7 +20,7 @@ from polyfuse.metrics.multilabel import THRESHOLD
 Criterion = Literal["demographic_parity", "equalized_odds", "worst_group"]
 #: Rows that a group (with equalized_odds a group of a label) needs to be told of.
 LEAST = 10
-_WEIGHTS: dict[Criterion, float] = {"demographic_parity": 5.0, "equalized_odds": 5.0, "worst_group": 0.1}
+_WEIGHTS: dict[Criterion, float] = {"demographic_parity": 10.0, "equalized_odds": 10.0, "worst_group": 0.1}
 _MEMORY = 0.9  # of running sums, at each batch that adds to them
 
 
@@ -33,8 +33,9 @@ class FairnessSettings(Strict):
             are a group of their own.
         criterion: "demographic_parity": groups get the same mean prediction; "equalized_odds": the same among the rows
             of each label, of a classification (Hardt et al. 2016); both by a penalty on squared differences.
-            "worst_group": what counts is the loss of the worst group (group DRO, Sagawa et al. 2020).
-        weight: of the penalty, 5 when left out; with worst_group the step η of the groups' weights, 0.1.
+            A model that does not see the column pays more for it than thresholds of each group's own, which do (Lipton
+            et al. 2018). "worst_group": what counts is the loss of the worst group (group DRO, Sagawa et al. 2020).
+        weight: of the penalty, 10 when left out; with worst_group the step η of the groups' weights, 0.1.
     """
 
     column: str
