@@ -18,7 +18,10 @@ def report(
     ] = Path(),
     train: Annotated[
         Path | None,
-        typer.Option(help="The training table: simpler models are fitted on it, to stand beside.", show_default=False),
+        typer.Option(
+            help="The training table: simpler models are fitted on it, to stand beside, and nearest rows are shown.",
+            show_default=False,
+        ),
     ] = None,
     sensitive: Annotated[
         list[str] | None,
@@ -41,7 +44,8 @@ def report(
     predictor = load(run)
     found = predictor.report(
         rows,
-        references=predictor.references(train, progress=True) if train is not None else None,
+        train=train,
+        references=predictor.baselines(train, progress=True) if train is not None else None,
         sensitive=sensitive or (),
         attack=attack,
         stress=stress,

@@ -236,7 +236,7 @@ def between(at: Interval) -> str:
 
 def scrolled(inside: str, said: str) -> str:
     """Return something that may be wider than the page, in a part that scrolls, by the keyboard too."""
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(said)}">{inside}</div>'
+    return f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(said)}">{inside}</div>'
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], said: str) -> str:

@@ -14,6 +14,7 @@ from polyfuse.core import processes
 from polyfuse.core.errors import InputError
 from polyfuse.core.progress import Progress
 from polyfuse.data.schema import Schema
+from polyfuse.ensemble import is_table
 from polyfuse.model import FusionModel
 from polyfuse.predictor.calibrating import Calibrating
 from polyfuse.predictor.explaining import Explaining
@@ -240,6 +241,23 @@ class Predictor(Calibrating, Proving, Explaining, Reporting):
             raise InputError("the model has a single modality: late fusion would be the same model")
         recipes = {"late fusion": late(self.recipe)} | {f"{name} alone": alone(self.recipe, name) for name in names}
         return {name: Predictor(recipe=recipe).fit(data, progress=progress) for name, recipe in recipes.items()}
+
+    def baselines(self, data: Any, *, progress: bool | Progress | None = None) -> dict[str, Predictor]:
+        """Fit what a report stands beside: `references`, and boosted trees on the columns of the table alone.
+
+        Args:
+            data: the training table.
+            progress: whether bars are shown.
+
+        Raises:
+            DataError: with every problem found in the table.
+        """
+        tables = [name for name in self.schema.modalities if is_table(self.model.encoder(name))]
+        found = self.references(data, progress=progress) if len(self.schema.modalities) > 1 else {}
+        for name in tables:
+            recipe = updated(alone(self.recipe, name), {"fusion": {"name": "auto", "candidates": ["boosting"]}})
+            found[f"boosting on {name}"] = Predictor(recipe=recipe).fit(data, progress=progress)
+        return found
 
     def save(self, folder: str | Path, *, standalone: bool = True, overwrite: bool = False) -> Path:
         """Write the artifact, whole or not at all, and return its folder.

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
+
 from polyfuse.core.progress import Progress
-from polyfuse.inference import score
+from polyfuse.data.rows import Rows
+from polyfuse.predictor.answering import Answering
 from polyfuse.predictor.comparing import Comparing, groups_of
 from polyfuse.progress import make_progress
 from polyfuse.training.settings import limit_of
@@ -17,14 +20,15 @@ if TYPE_CHECKING:
     from polyfuse.reporting import ModelReport
 
 
-class Reporting(Comparing):
+class Reporting(Comparing, Answering):
     """Reports."""
 
     def report(
         self,
         data: Any,
         *,
-        references: Mapping[str, Any] | None = None,
+        train: Any = None,
+        references: Mapping[str, Reporting] | None = None,
         sensitive: Sequence[str] = (),
         attack: str | Path | None = None,
         stress: str | Path | None = None,
@@ -37,7 +41,9 @@ class Reporting(Comparing):
 
         Args:
             data: as for `evaluate`, of rows that the model has not learned from.
-            references: simpler predictors of the same column, by name, to stand beside; `references(train)` fits some.
+            train: the training table, in which the rows nearest to those that are explained are looked for, and with
+                whose rows these are compared.
+            references: simpler predictors of the same column, by name, to stand beside; `baselines(train)` fits some.
             sensitive: columns of the table that divide its rows into groups to be compared; see `fairness`.
             attack: a file with what `polyfuse attack … --json` printed.
             stress: a file with what `polyfuse stress … --json` printed.
@@ -62,18 +68,19 @@ class Reporting(Comparing):
         if sensitive:
             self._check_sensitive(table, sensitive)
         rows = self._rows_to_measure(table, shown)
-        scores, present = score(model, rows, self._device, progress=shown)
-        others = {
-            name: score(other.model, rows.seen_by(other.schema), self._device)[0].numpy()
-            for name, other in (references or {}).items()
-        }
+        raw, present = self._scores_of(rows, progress=shown)
+        known = self._rows_to_measure(train, shown) if train is not None else None
+        others = {name: other._scores_seen(rows) for name, other in (references or {}).items()}
         subject = Subject(
             model=model,
             recipe=self.recipe,
             rows=rows,
             device=self._device,
-            scores=scores.numpy(),
+            raw=raw.numpy(),
+            scores=self._calibrated(raw, present).numpy(),
             present=present,
+            calibration=self._calibration,
+            train=known,
             history=self.metrics.get("training", {}).get("history", ()),
             others=others,
             run=self._folder.name if self._folder is not None else "",
@@ -82,3 +89,8 @@ class Reporting(Comparing):
             groups=groups_of(table, rows, sensitive),
         )
         return gather(subject, size=FAST if fast else None, deadline=deadline, seed=seed, progress=shown)
+
+    def _scores_seen(self, rows: Rows) -> NDArray[Any]:
+        """Return the scores of rows that were read for another model."""
+        raw, present = self._scores_of(rows.seen_by(self.schema))
+        return self._calibrated(raw, present).numpy()

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from polyfuse.calibration import Calibration
 from polyfuse.core.errors import InputError, MissingExtra
 from polyfuse.core.progress import Progress, Silent
 from polyfuse.core.version import __version__
@@ -22,6 +23,8 @@ from polyfuse.metrics.metric import Array
 from polyfuse.model import Model
 from polyfuse.recipe import Recipe
 from polyfuse.reporting.accuracy import accuracy, slices
+from polyfuse.reporting.cases import cases
+from polyfuse.reporting.certainty import certainty
 from polyfuse.reporting.document import ModelReport, Part
 from polyfuse.reporting.standing import standing
 
@@ -35,7 +38,10 @@ class Subject:
         recipe: complete.
         rows: with answers, that the model has not learned from.
         device: where the model is.
-        scores: of the model for the rows, as `predict_proba` gives them.
+        raw: scores of the model for the rows, before calibration.
+        scores: as `predict_proba` gives them.
+        calibration: of the model, where it has one.
+        train: training rows, among which the nearest are looked for, where they were given.
         present: (rows, modalities) bool.
         history: figures of each epoch of the training.
         others: scores of simpler models for the same rows, by name.
@@ -49,8 +55,11 @@ class Subject:
     recipe: Recipe
     rows: Rows
     device: torch.device
+    raw: Array
     scores: Array
     present: torch.Tensor
+    calibration: Calibration | None = None
+    train: Rows | None = None
     history: Sequence[Mapping[str, float]] = ()
     others: Mapping[str, Array] = field(default_factory=dict)
     weights: Mapping[str, float] | None = None
@@ -121,9 +130,11 @@ class _Gatherer:
         return {
             "accuracy": self._accuracy,
             "slices": self._slices,
+            "calibration": self._calibration,
             "fairness": self._fairness,
             "modalities": self._modalities,
             "interventions": self._interventions,
+            "explanations": self._explanations,
             "robustness": self._robustness,
         }
 
@@ -167,6 +178,14 @@ class _Gatherer:
             raise InputError("the model answers several targets; slices are found for a model of one")
         return slices(self._of.rows, self._truth, self._of.scores, self._head.metrics[0], seed=self._seed)
 
+    def _calibration(self) -> Part:
+        subject, resamples, seed = self._of, self._size.resamples, self._seed
+        if subject.calibration is None:
+            raise InputError("this model was saved by a version without calibration; call fit_calibration, and save")
+        answered, target = subject.present.any(1).numpy(), subject.rows.schema.target
+        given = subject.calibration, self._truth, subject.raw, answered, target, subject.groups
+        return certainty(*given, resamples=resamples, seed=seed)
+
     def _fairness(self) -> Part:
         if not self._of.groups:
             raise InputError("no column was named whose groups are compared; name one with --sensitive COLUMN")
@@ -184,6 +203,11 @@ class _Gatherer:
     def _interventions(self) -> Part:
         rows, draw = self._some(self._size.interventions), self._size.draw
         return interventions(self._of.model, rows, self._of.device, draw=draw, seed=self._seed, progress=self._progress)
+
+    def _explanations(self) -> Part:
+        subject, fast = self._of, self._size == FAST
+        given = subject.model, subject.rows, subject.device, self._truth, subject.scores
+        return cases(*given, train=subject.train, fast=fast, seed=self._seed, progress=self._progress)
 
     def _robustness(self) -> Part:
         run, table = self._of.run or "RUN", self._of.table or "rows.csv"

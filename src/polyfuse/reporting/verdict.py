@@ -11,6 +11,7 @@ from polyfuse.evaluation.slices import Slices
 from polyfuse.explanation.contributions import Contributions
 from polyfuse.fairness import FairnessReport
 from polyfuse.reporting.accuracy import Accuracy
+from polyfuse.reporting.certainty import Certainty
 from polyfuse.reporting.document import ModelReport
 from polyfuse.reporting.standing import Standing
 
@@ -42,6 +43,8 @@ def facts(report: ModelReport) -> tuple[str, list[Fact]]:
             one, found = sentence, [*found, fact]
         elif isinstance(part, Slices):
             found += _of_slices(part)
+        elif isinstance(part, Certainty):
+            found += _of_certainty(part)
         elif isinstance(part, FairnessReport):
             found += _of_fairness(part)
         elif isinstance(part, Contributions):
@@ -78,6 +81,15 @@ def _of_slices(part: Slices) -> list[Fact]:
         return [Fact("Weakest rows", "none found", f"among {part.tried} kinds of rows", "good")]
     worst = sure[0]
     return [Fact("Weakest rows", number_text(worst.value.value), f"where {worst.what}", "bad")]
+
+
+def _of_certainty(part: Certainty) -> list[Fact]:
+    facts = []
+    for report in list(part.calibration.values())[:1]:
+        at = report.after["calibration_error"]
+        said = f"{interval_text(at)}: how far it is from being as often right as it says"
+        facts.append(Fact("Calibration error", number_text(at.value), said))
+    return facts
 
 
 def _of_fairness(part: FairnessReport) -> list[Fact]:

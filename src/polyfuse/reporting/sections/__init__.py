@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from polyfuse.reporting.sections import accuracy, fairness, interventions, modalities, robustness, slices
+from polyfuse.reporting.sections import (
+    accuracy,
+    certainty,
+    explanations,
+    fairness,
+    interventions,
+    modalities,
+    robustness,
+    slices,
+)
 
 #: What each section is called on the page.
 TITLES: dict[str, str] = {
@@ -24,8 +33,10 @@ TITLES: dict[str, str] = {
 DRAWN: dict[str, Callable[[Any, dict[str, Any]], str]] = {
     "accuracy": accuracy.draw,
     "slices": slices.draw,
+    "calibration": certainty.draw,
     "fairness": fairness.draw,
     "modalities": modalities.draw,
     "interventions": interventions.draw,
+    "explanations": explanations.draw,
     "robustness": robustness.draw,
 }

@@ -31,7 +31,7 @@ def draw(part: FairnessReport, about: dict[str, Any]) -> str:
 
 
 def _column(column: ColumnFairness, metric: str) -> str:
-    names = list(column.overall)
+    names = [name for name in column.overall if name != metric]
     heads = [
         "Group",
         "Rows",
