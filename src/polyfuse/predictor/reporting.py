@@ -69,7 +69,8 @@ class Reporting(Comparing, Answering):
             self._check_sensitive(table, sensitive)
         rows = self._rows_to_measure(table, shown)
         raw, present = self._scores_of(rows, progress=shown)
-        known = self._rows_to_measure(train, shown) if train is not None else None
+        training = self._read(train) if train is not None else None
+        known = self._rows_to_measure(training, shown) if training is not None else None
         others = {name: other._scores_seen(rows) for name, other in (references or {}).items()}
         subject = Subject(
             model=model,
@@ -80,7 +81,9 @@ class Reporting(Comparing, Answering):
             scores=self._calibrated(raw, present).numpy(),
             present=present,
             calibration=self._calibration,
+            given=table,
             train=known,
+            training=training,
             history=self.metrics.get("training", {}).get("history", ()),
             others=others,
             run=self._folder.name if self._folder is not None else "",

@@ -15,12 +15,14 @@ from polyfuse.calibration import Calibration
 from polyfuse.core.errors import InputError, MissingExtra
 from polyfuse.core.progress import Progress, Silent
 from polyfuse.core.version import __version__
+from polyfuse.data.reading import Table
 from polyfuse.data.rows import Rows
 from polyfuse.explanation.contributions import Contributions, contributions
 from polyfuse.explanation.interventions import interventions
 from polyfuse.fairness import measure
 from polyfuse.metrics.metric import Array
 from polyfuse.model import Model
+from polyfuse.quality import check
 from polyfuse.recipe import Recipe
 from polyfuse.reporting.accuracy import accuracy, slices
 from polyfuse.reporting.cases import cases
@@ -41,7 +43,9 @@ class Subject:
         raw: scores of the model for the rows, before calibration.
         scores: as `predict_proba` gives them.
         calibration: of the model, where it has one.
+        given: the table of these rows.
         train: training rows, among which the nearest are looked for, where they were given.
+        training: their table, whose rows are not to be among those of the other.
         present: (rows, modalities) bool.
         history: figures of each epoch of the training.
         others: scores of simpler models for the same rows, by name.
@@ -58,8 +62,10 @@ class Subject:
     raw: Array
     scores: Array
     present: torch.Tensor
+    given: Table
     calibration: Calibration | None = None
     train: Rows | None = None
+    training: Table | None = None
     history: Sequence[Mapping[str, float]] = ()
     others: Mapping[str, Array] = field(default_factory=dict)
     weights: Mapping[str, float] | None = None
@@ -136,6 +142,7 @@ class _Gatherer:
             "interventions": self._interventions,
             "explanations": self._explanations,
             "robustness": self._robustness,
+            "data": self._data,
         }
 
     def about(self) -> dict[str, Any]:
@@ -212,6 +219,20 @@ class _Gatherer:
     def _robustness(self) -> Part:
         run, table = self._of.run or "RUN", self._of.table or "rows.csv"
         return standing(self._given, self._head.metrics[0], self._of.documents, run, table)
+
+    def _data(self) -> Part:
+        subject, schema = self._of, self._of.rows.schema
+        # Of rows that could not be read there are no scores.
+        known = schema.target.task in ("classification", "multilabel") and not subject.rows.skipped
+        return check(
+            subject.given,
+            schema=schema,
+            test=subject.training,
+            scores=subject.scores if known else None,
+            fast=self._size == FAST,
+            seed=self._seed,
+            progress=self._progress,
+        )
 
     def _some(self, most: int) -> Rows:
         """Return at most so many of the rows, drawn at random."""

@@ -10,6 +10,7 @@ from polyfuse.evaluation.report import in_prose, interval_text, metric_called, n
 from polyfuse.evaluation.slices import Slices
 from polyfuse.explanation.contributions import Contributions
 from polyfuse.fairness import FairnessReport
+from polyfuse.quality import QualityReport
 from polyfuse.reporting.accuracy import Accuracy
 from polyfuse.reporting.certainty import Certainty
 from polyfuse.reporting.document import ModelReport
@@ -51,6 +52,8 @@ def facts(report: ModelReport) -> tuple[str, list[Fact]]:
             found += _of_contributions(part)
         elif isinstance(part, Standing):
             found += _of_standing(part)
+        elif isinstance(part, QualityReport):
+            found += [Fact("The data", "look", said, "bad") for said in part.serious[:1]]
     return one, found
 
 

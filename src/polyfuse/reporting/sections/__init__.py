@@ -8,6 +8,7 @@ from typing import Any
 from polyfuse.reporting.sections import (
     accuracy,
     certainty,
+    data,
     explanations,
     fairness,
     interventions,
@@ -39,4 +40,5 @@ DRAWN: dict[str, Callable[[Any, dict[str, Any]], str]] = {
     "interventions": interventions.draw,
     "explanations": explanations.draw,
     "robustness": robustness.draw,
+    "data": data.draw,
 }
