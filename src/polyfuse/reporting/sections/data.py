@@ -38,7 +38,7 @@ def _doubles(part: QualityReport) -> str:
     found = part.doubles
     kinds: dict[str, Groups | None] = {
         "there twice in these rows": found.within,
-        f"in {part.test} too (leakage)": found.across,
+        "in the training rows too (leakage)": found.across,
         "twice, with different answers": found.conflicts,
     }
     rows = [
