@@ -109,6 +109,15 @@ def test_contradicting_modalities_are_found(mixed: Mixed) -> None:
         assert one.says["text"][0] != one.says["image"][0]
 
 
+def test_a_modality_that_knows_nothing_contradicts_nobody() -> None:
+    table = plain(300)
+    table["note"] = [text(i) for i in range(300)]
+    report = run(table)
+    assert report.disagreements is not None
+    assert report.disagreements.rows == 300
+    assert report.disagreements.count == 0
+
+
 def test_a_report_says_the_same_in_every_form(mixed: Mixed, tmp_path: Path) -> None:
     report = mixed[0]
     data = json.loads(report.to_json(tmp_path / "check.json"))
@@ -311,29 +320,30 @@ def test_a_wild_table_raises_nothing_else(data: st.DataObject) -> None:
     json.loads(report.to_json())
 
 
-def test_the_command_ends_as_it_promises(tmp_path: Path) -> None:
+def test_the_command_ends_as_it_promises(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train = plain(200)
     train["given"] = np.where(train["y"] == "yes", 1, 2)
     train.to_csv(tmp_path / "train.csv", index=False)
     train.head(20).to_csv(tmp_path / "test.csv", index=False)
-    asked = ("check", "train.csv", "--target", "y", "--test", "test.csv", "--fast")
-    out, _ = polyfuse(*asked, cwd=tmp_path)
-    assert "'given' alone predicts the target" in out
-    out, _ = polyfuse(*asked, "--json", "--strict", cwd=tmp_path, code=1)
+    command(tmp_path / "train.csv", ["y"], test=tmp_path / "test.csv", fast=True)
+    assert "'given' alone predicts the target" in capsys.readouterr().out
+    asked = ("check", "train.csv", "--target", "y", "--test", "test.csv", "--fast", "--json", "--strict")
+    out, _ = polyfuse(*asked, cwd=tmp_path, code=1)
     found = json.loads(out)
     assert found["doubles"]["across"]["test_rows"] == 20
     assert len(found["serious"]) == 2
 
 
-def test_the_command_asks_a_model(tmp_path: Path) -> None:
-    train = plain(200)
-    pf.Predictor("y", fusion={"name": "auto", "candidates": ["linear"]}).fit(train, progress=False).save(
-        tmp_path / "run"
-    )
+def test_the_command_asks_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predictor = pf.Predictor("y", fusion={"name": "auto", "candidates": ["linear"]})
+    predictor.fit(plain(200), progress=False).save(tmp_path / "run")
     other = plain(150, seed=5)
     other.to_csv(tmp_path / "other.csv", index=False)
-    out, _ = polyfuse("check", "other.csv", "--run", "run", "--json", cwd=tmp_path)
-    assert json.loads(out)["labels"]["source"] == "probabilities of the model"
+    command(tmp_path / "other.csv", run=tmp_path / "run", as_json=True)
+    found = json.loads(capsys.readouterr().out)["labels"]
+    assert found["source"] == "probabilities of the model"
+    right = (predictor.predict(other) == other["y"]).mean()
+    assert found["accuracy"] == pytest.approx(right)
 
 
 def test_a_command_that_is_wrong_is_refused(tmp_path: Path) -> None:

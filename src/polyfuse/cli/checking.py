@@ -37,7 +37,7 @@ def check(
     limit: Annotated[
         int | None, typer.Option("--rows", help="Rows whose labels are looked at, at most; 10,000.", min=1)
     ] = None,
-    examples: Annotated[int, typer.Option(help="Of each kind, at most; all of them with --json.", min=1)] = 10,
+    examples: Annotated[int, typer.Option(help="Of each kind, at most; the text shows 5 of them.", min=1)] = 10,
     fast: Annotated[bool, typer.Option("--fast", help="Labels of 2,000 rows at most, by 3 folds.")] = False,
     strict: Annotated[
         bool,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,15 +76,10 @@ def check(
     """
     begun, shown = time.monotonic(), make_progress(progress)
     table = read_table(data, media_root=media_root)
-    if schema is None:
-        if not target:
-            raise InputError(f"check: no target is named; name a column of {table.name}, or give a schema")
-        schema = infer_schema(table, target, task=task, types=types)
-    elif target or task or types:
-        raise InputError("check: the schema says what target, task and types are; leave them out")
+    schema = _schema(table, target, task, types, schema)
     _check_call(table, schema, scores, rows=rows, examples=examples)
     found, problems = _read(table, schema, shown, answers=True)
-    other = _other(test, schema, media_root, shown)
+    other = _other(test, schema, table.name, media_root, shown)
     looks = look_at(found, shown)
     test_looks = look_at(other[1], shown) if other is not None else None
     doubles = find_doubles(found, looks, other[1] if other else None, test_looks, most=examples)
@@ -92,8 +87,7 @@ def check(
     most = rows if rows is not None else FAST_ROWS if fast else ROWS
     asking = _Asking(found, looks, doubles, most, FAST_FOLDS if fast else FOLDS, examples, seed, shown)
     labels, contradictions, left_out, notes = _of_labels(asking, scores)
-    if too_small:
-        left_out["columns that alone predict the target"] = too_small
+    left_out |= {"columns that alone predict the target": too_small} if too_small else {}
     return QualityReport(
         table=table.name,
         target=schema.target.name,
@@ -130,6 +124,17 @@ class _Asking:
     progress: Progress
 
 
+def _schema(table: Table, target: Any, task: Any, types: Any, given: Schema | None) -> Schema:
+    """Return how the table is read."""
+    if given is None:
+        if not target:
+            raise InputError(f"check: no target is named; name a column of {table.name}, or give a schema")
+        return infer_schema(table, target, task=task, types=types)
+    if target or task or types:
+        raise InputError("check: the schema says what target, task and types are; leave them out")
+    return given
+
+
 def _check_call(table: Table, schema: Schema, scores: Array | None, *, rows: int | None, examples: int) -> None:
     missing = [name for name in schema.target.names if name not in table.frame.columns]
     if len(missing) == len(schema.target.names):
@@ -156,11 +161,13 @@ def _read(table: Table, schema: Schema, progress: Progress, *, answers: bool) ->
 
 
 def _other(
-    test: Any, schema: Schema, media_root: str | Path | None, progress: Progress
+    test: Any, schema: Schema, name: str, media_root: str | Path | None, progress: Progress
 ) -> tuple[Table, Rows, list[Problem]] | None:
     if test is None:
         return None
     table = read_table(test, media_root=media_root)
+    if table.name == name:
+        table = replace(table, name=f"{name} to test on")
     known = [column.name for column in schema.columns if column.name in table.frame.columns]
     if schema.columns and not known:
         raise InputError(f"{table.name} has none of the columns {', '.join(c.name for c in schema.columns[:8])}")

@@ -15,6 +15,8 @@ from polyfuse.learners.learner import Array
 
 #: Divergence in bits, of at most 1, from which on two modalities contradict each other: about 80 % against 20 %.
 DIVERGENCE = 0.3
+#: Divergence from the prior, in bits, below which a modality says nothing: of two equal labels up to about 77 %.
+SAYS = 0.05
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ class Disagreements:
 
     Attributes:
         rows: that have two modalities or more.
-        count: of those with a divergence of at least DIVERGENCE and different likeliest labels.
+        count: of those where two modalities that say something, each being SAYS or more from the prior, have different
+            likeliest labels and a divergence of at least DIVERGENCE.
         accuracy: of each modality alone.
         examples: the furthest apart of them.
     """
@@ -166,8 +169,8 @@ def find_disagreements(
     """Find rows whose modalities contradict each other.
 
     How far two modalities are apart is the Jensen-Shannon divergence of their distributions over the labels, in bits
-    (Lin 1991): 0 where they agree, 1 where each is sure of what the other excludes. A modality that knows nothing says
-    about the prior, and contradicts nobody.
+    (Lin 1991): 0 where they agree, 1 where each is sure of what the other excludes. A modality that knows nothing stays
+    near the prior, and contradicts nobody.
 
     Args:
         target: a classification; its labels are the columns of the scores.
@@ -176,15 +179,14 @@ def find_disagreements(
         positions: (rows,) in the table.
         most: examples.
     """
-    furthest = np.full(len(answers), np.nan)
-    differ = np.zeros(len(answers), dtype=bool)
-    for first, second in combinations(alone.values(), 2):
-        apart = divergence(first, second)
-        further = np.nan_to_num(apart, nan=-1.0) > np.nan_to_num(furthest, nan=-1.0)
-        furthest = np.where(further, apart, furthest)
-        other = np.nan_to_num(first).argmax(1) != np.nan_to_num(second).argmax(1)
-        differ = np.where(further, other, differ)
-    found = np.flatnonzero((np.nan_to_num(furthest) >= DIVERGENCE) & differ)
+    furthest = np.zeros(len(answers))
+    prior = np.bincount(answers, minlength=len(target.levels))[None] / max(1, len(answers))
+    sure = {name: np.nan_to_num(divergence(scores, prior)) >= SAYS for name, scores in alone.items()}
+    for first, second in combinations(alone, 2):
+        apart = np.nan_to_num(divergence(alone[first], alone[second]))
+        other = np.nan_to_num(alone[first]).argmax(1) != np.nan_to_num(alone[second]).argmax(1)
+        furthest = np.maximum(furthest, np.where(other & sure[first] & sure[second], apart, 0.0))
+    found = np.flatnonzero(furthest >= DIVERGENCE)
     found = found[np.argsort(-furthest[found], kind="stable")]
     accuracy = {}
     for name, scores in alone.items():
@@ -200,7 +202,8 @@ def find_disagreements(
         )
         for row in found[:most].tolist()
     ]
-    return Disagreements(int(np.isfinite(furthest).sum()), len(found), accuracy, examples)
+    several = np.sum([np.isfinite(scores[:, 0]) for scores in alone.values()], axis=0) > 1
+    return Disagreements(int(several.sum()), len(found), accuracy, examples)
 
 
 def divergence(first: Array, second: Array) -> Array:

@@ -21,7 +21,8 @@ from polyfuse.learners.words import WordStatistics
 from polyfuse.quality.doubles import Looks
 from polyfuse.quality.looks import vectors
 
-_POINTS = 600  # of the kernel
+#: Rows that a kernel is taken at: a sixth of all, within these bounds.
+_POINTS = (600, 1500)
 _WIDTH = 2.0  # of the kernel, in median distances, as an exponent's factor
 _PAIRS = 300
 
@@ -56,7 +57,7 @@ def find_opinions(
     """Cross-validate fast models of each modality, and of all of them.
 
     Images are histograms of gradients, small grey values and colours; recordings small log-mel spectrograms; both, and
-    embeddings, as seen through a Gaussian kernel at 600 of the rows (Williams and Seeger 2001). Texts are their words,
+    embeddings, as seen through a Gaussian kernel at 600 to 1,500 of the rows (Williams and Seeger 2001). Texts are their words,
     tables as they are. A linear model learns from them; from tables boosted trees learn too, and both are averaged.
 
     Args:
@@ -192,7 +193,7 @@ def _kernel(found: Array, seed: int) -> Array:
     first, second = random.choice(len(some), (2, _PAIRS))
     typical = float(np.median(((some[first] - some[second]) ** 2).sum(1)))
     gamma = _WIDTH / typical if typical > 1e-12 else 1.0
-    points = min(_POINTS, len(some))
+    points = min(len(some), max(_POINTS[0], min(_POINTS[1], len(some) // 6)))
     mapped = Nystroem(gamma=gamma, n_components=points, random_state=seed).fit_transform(some)
     whole = np.full((len(found), mapped.shape[1]), np.nan, dtype=np.float32)
     whole[known] = mapped
