@@ -57,8 +57,9 @@ def find_opinions(
     """Cross-validate fast models of each modality, and of all of them.
 
     Images are histograms of gradients, small grey values and colours; recordings small log-mel spectrograms; both, and
-    embeddings, as seen through a Gaussian kernel at 600 to 1,500 of the rows (Williams and Seeger 2001). Texts are their words,
-    tables as they are. A linear model learns from them; from tables boosted trees learn too, and both are averaged.
+    embeddings, as seen through a Gaussian kernel at 600 to 1,500 of the rows (Williams and Seeger 2001). Texts are
+    their words, tables as they are. A linear model learns from them; from tables boosted trees learn too, and both are
+    averaged.
 
     Args:
         rows: to be told about.
