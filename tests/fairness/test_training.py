@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import torch
 from torch import Tensor
 
 import polyfuse as pf
+from cli_runner import polyfuse
 from polyfuse.core import processes
 from polyfuse.core.errors import InputError, PolyfuseError, RecipeError
+from polyfuse.core.files import strict_json
 from polyfuse.data.schema import Target
 from polyfuse.fairness import measure
 from polyfuse.heads import HEADS
@@ -228,11 +231,49 @@ def test_the_column_is_no_input_unless_a_modality_names_it(fair: pf.Predictor, t
     assert again.predict(frame.drop(columns="sex"), progress=False).equals(fair.predict(frame, progress=False))
     recipe: dict[str, Any] = {"target": "label", "fairness": {"column": "sex"}}
     left = pf.Predictor(recipe=recipe).plan(gapped(200, 0))
-    assert "sex" in left.schema.left_out
+    assert left.schema.left_out == {"sex": "tells the groups of fairness"}
     assert left.recipe.fusion.name == "concat"
     named = {"table": {"columns": ["x", "sex"]}}
     kept = pf.Predictor(recipe={**recipe, "modalities": named}).plan(gapped(200, 0))
     assert kept.schema.modalities == {"table": ["x", "sex"]}
+
+
+def test_groups_are_compared_on_the_command_line(plain: pf.Predictor, tmp_path: Path) -> None:
+    test = gapped(300, 3)
+    test.loc[:40, "label"] = None
+    plain.save(tmp_path / "run")
+    test.dropna(subset="label").to_csv(tmp_path / "test.csv", index=False)
+    call = ["evaluate", tmp_path / "run", "test.csv", "--sensitive"]
+    text, _ = polyfuse(*call, "sex", "--sensitive", "x", cwd=tmp_path)
+    assert text.index("roc_auc") < text.index("demographic parity difference")
+    assert "sex & x, rates of 'yes'" in text
+    document = json.loads(polyfuse(*call, "sex", "--json", cwd=tmp_path)[0])
+    again = plain.fairness(test.dropna(subset="label"), ["sex"], progress=False)
+    assert document["fairness"] == json.loads(strict_json(again.data()))
+    assert document["metrics"]["accuracy"]["value"] == pytest.approx(again.columns[0].overall["accuracy"].value)
+    # Rows that cannot be read are left out of both.
+    left = pf.load(tmp_path / "run")
+    left.recipe = left.recipe.model_copy(update={"data": left.recipe.data.model_copy(update={"on_bad_row": "skip"})})
+    with pytest.warns(UserWarning, match="41 of 300 rows were left out"):
+        some = left.fairness(test, ["sex"], progress=False)
+    assert some.data() == again.data()
+
+
+def test_what_cannot_be_compared_is_told(plain: pf.Predictor) -> None:
+    test = gapped(50, 3)
+    for sensitive, told in (
+        ("sex", "give a list"),
+        (["sx"], "no column 'sx'; did you mean 'sex'"),
+        (["label"], "'label' is the target"),
+        ([], "no column is named"),
+    ):
+        with pytest.raises(InputError, match=told):
+            plain.fairness(test, sensitive, progress=False)
+    with pytest.raises(InputError, match="without: there is no modality 'tabel'"):
+        plain.fairness(test, ["sex"], without=["tabel"], progress=False)
+    prior = plain.fairness(test, ["sex"], without=["table"], least=2, resamples=20, progress=False).columns[0]
+    assert prior.demographic_parity is not None
+    assert prior.demographic_parity.difference.value == 0
 
 
 def test_the_worst_group_is_lifted() -> None:
@@ -243,6 +284,7 @@ def test_the_worst_group_is_lifted() -> None:
     assert before.worst == "odd"
     assert after.worst_value.value > before.worst_value.value + 0.1
     assert after.metric_gap.difference.value < before.metric_gap.difference.value / 2
+    assert before.overall["accuracy"].value - after.overall["accuracy"].value < 0.1
     line = lifted.metrics["training"]["history"][-1]
     assert 0 < line["validation_worst_accuracy"] <= line["validation_accuracy"]
 
@@ -321,3 +363,8 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "started", lambda: 2)
     with pytest.raises(PolyfuseError, match="of several processes none sees all groups"):
         pf.Predictor(recipe={"target": "label", "fairness": {"column": "sex"}}).plan(gapped(200, 0))
+
+
+def test_a_search_would_undo_it() -> None:
+    with pytest.raises(InputError, match="and so undoes it; fit instead"):
+        pf.Predictor("label", fairness={"column": "sex"}).tune(gapped(200, 0), trials=1, progress=False)

@@ -144,11 +144,13 @@ def make_plan(recipe: Recipe, table: Table) -> Plan:
             hint = nearest(group, table.frame.columns)
             raise InputError(f"data.group: {table.name} has no column {group!r}; {hint}")
         ignored.append(group)
+    reasons = {}
     if recipe.fairness is not None:
         check_fairness(recipe, table)
         named = {name for modality in (recipe.modalities or {}).values() for name in modality.columns}
-        if recipe.fairness.column not in {*named, *ignored}:
+        if recipe.fairness.column not in named:
             ignored.append(recipe.fairness.column)
+            reasons = {recipe.fairness.column: "tells the groups of fairness"}
     columns = {name: modality.columns for name, modality in recipe.modalities.items()} if recipe.modalities else None
     schema = infer_schema(
         table,
@@ -158,6 +160,7 @@ def make_plan(recipe: Recipe, table: Table) -> Plan:
         modalities=columns,
         ignore=ignored,
     )
+    schema = schema.model_copy(update={"left_out": {**schema.left_out, **reasons}})
     completed = recipe.completed(schema)
     if completed.training.metric is not None:
         measure(schema.target, completed.training.metric)

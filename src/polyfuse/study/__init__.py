@@ -90,6 +90,8 @@ def tune(
         raise InputError(f"{processes.started()} processes were started, and a search runs in one: leave torchrun out")
     if trials < 1:
         raise InputError(f"trials = {trials}: ask for at least one")
+    if plan.recipe.fairness is not None:
+        raise InputError("fairness: a search takes what is best on all rows together, and so undoes it; fit instead")
     deadline = math.inf if time_limit is None else begun + limit_of(time_limit)
     base = _base(plan, fixed)
     asked = read_spaces(space)
