@@ -170,19 +170,29 @@ def test_it_is_fitted_anew_on_other_rows(folder: Path) -> None:
 
 def test_several_targets_have_their_own(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"columns": {"shop": "ignore"}, "fusion": "linear", "calibration": "temperature"}
-    predictor = pf.Predictor(["y", "n"], **settings).fit(
-        table(200), validation=table(200, 1), out=tmp_path / "run", progress=False
-    )
-    again, test = pf.load(tmp_path / "run"), table(100, 2)
-    assert {name: said["method"] for name, said in again.metrics["calibration"].items()} == {
-        "y": "temperature",
-        "n": "none",
-    }
+    some, others, test = (tagged(rows, seed) for rows, seed in ((200, 0), (200, 1), (100, 2)))
+    predictor = pf.Predictor(["y", "n", "tags"], **settings)
+    predictor.fit(some, validation=others, out=tmp_path / "run", progress=False)
+    again = pf.load(tmp_path / "run")
+    methods = {name: said["method"] for name, said in again.metrics["calibration"].items()}
+    assert methods == {"y": "temperature", "n": "none", "tags": "temperature"}
     pd.testing.assert_frame_equal(again.predict_proba(test), predictor.predict_proba(test), atol=1e-6)
     assert again.predict_sets(test).columns.tolist() == ["y"]
     assert again.predict_interval(test).columns.tolist() == [("n", "low"), ("n", "high")]
     assert list(again.measure_coverage(test)) == ["y", "n"]
-    assert list(again.measure_calibration(test)) == ["y"]
+    measured = again.measure_calibration(test)
+    assert {name: (at.task, at.turned) for name, at in measured.items()} == {
+        "y": ("classification", 0),
+        "tags": ("multilabel", 0),
+    }
+
+
+def tagged(rows: int, seed: int) -> pd.DataFrame:
+    frame = table(rows, seed)
+    drawn = np.random.default_rng(seed)
+    there = frame[["a", "b"]].to_numpy() + drawn.normal(size=(rows, 2)) > 0
+    frame["tags"] = [[tag for tag, one in zip("pq", row, strict=True) if one] for row in there]
+    return frame
 
 
 def test_the_recipe_says_what_is_fitted() -> None:
