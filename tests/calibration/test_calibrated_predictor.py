@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import polyfuse as pf
-from polyfuse.core.errors import ArtifactError, InputError, RecipeError
+from polyfuse.core.errors import ArtifactError, InputError, MissingExtra, RecipeError
 
 Damage = Callable[[Path], object]
 QUICK = {"epochs": 1, "trackers": []}
@@ -129,6 +130,15 @@ def test_sets_hold_the_truth(fitted: pf.Predictor) -> None:
         fitted.predict_interval(test)
     with pytest.raises(InputError, match=r"level = 0.9999.*fit_calibration"):
         fitted.predict_sets(test, level=0.9999)
+
+
+def test_what_is_not_installed_is_told_before_work_starts(
+    fitted: pf.Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mapie", None)
+    monkeypatch.setattr(fitted, "_rows_to_answer", None)
+    with pytest.raises(MissingExtra, match=r"polyfuse\[report\]"):
+        fitted.predict_sets(table(10))
 
 
 def test_intervals_hold_the_truth(regression: pf.Predictor) -> None:

@@ -58,7 +58,7 @@ def test_chance_alone_is_no_error_and_intervals_hold_the_true_one(sharp: float) 
     true, scores = classes(200_000, sharp=sharp, seed=99)
     right = (scores.argmax(1) == true).astype(float)
     expected = np.sqrt(max(squared_error(scores.max(1).astype(float), right, 15), 0))
-    found = [measured(*classes(400, sharp=sharp, seed=seed), resamples=200).before for seed in range(25)]
+    found = [measured(*classes(400, sharp=sharp, seed=seed), resamples=100).before for seed in range(25)]
     squares = [at["calibration_error"].value ** 2 for at in found]
     inside = [at["calibration_error"].low <= expected <= at["calibration_error"].high for at in found]
     # Without the correction the mean square would be (C - 1) times that of chance too large: about 0.006 here.

@@ -117,7 +117,9 @@ def check_level(level: float, rows: int, method: str = "lac", labels: int = 0) -
 
     Raises:
         InputError: the level lies not between 0 and 1 or needs more rows, the method is none or needs more labels.
+        MissingExtra: MAPIE is not installed; it comes with the extra `report`.
     """
+    import_extra("mapie", "report", _PURPOSE)
     if not 0 < level < 1:
         raise InputError(f"level = {level}: the share of rows whose truth is to be inside lies between 0 and 1")
     needed = math.ceil(max(1 / level, 1 / (1 - level)) - 1e-9)
