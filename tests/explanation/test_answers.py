@@ -17,9 +17,11 @@ from polyfuse.core.errors import InputError
 from polyfuse.data.augmentation.table import spread
 from polyfuse.data.reading import read_table
 from polyfuse.data.rows import Rows, read_rows
-from polyfuse.explanation import FAST, ImagePart, TablePart, explain_model
+from polyfuse.explanation import FAST, AudioPart, Effort, ImagePart, TablePart, TextPart, explain_model
 from polyfuse.explanation.counterfactual import MOVED, counterfactuals, observed
 from polyfuse.explanation.question import Question
+from polyfuse.explanation.subjects import subject_of
+from polyfuse.inference import score
 from polyfuse.model import FusionModel
 
 CPU = torch.device("cpu")
@@ -296,3 +298,99 @@ def test_attributions_find_what_decides(tiny_model: Callable[[str], str]) -> Non
         assert row.parts["text"].method == "integrated_gradients"
         assert row.parts["text"].ranked()[0][0] == {"no": "cat", "yes": "dog"}[row.answer]
     assert all(gain.better == 1 for gain in found.gains["text"].values())
+
+
+def notes(rows: int = 80) -> pd.DataFrame:
+    """Return a note of which one word decides, a second one that says nothing and may lack, and a number."""
+    drawn = np.random.default_rng(0)
+    label = np.arange(rows) % 2
+    said = [" ".join([*drawn.choice(list("efghijklm"), 3), ["cat", "dog"][y], "x"]) for y in label]
+    more = [None if i % 3 else " ".join(drawn.choice(list("nopqrst"), 4)) for i in range(rows)]
+    return pd.DataFrame({"note": said, "more": more, "n": drawn.normal(size=rows), "y": np.array(["no", "yes"])[label]})
+
+
+@pytest.fixture(scope="module")
+def reader(tiny_model: Callable[[str], str]) -> pf.Predictor:
+    """Return an ensemble of learners that read words."""
+    encoder = {"name": "transformer", "checkpoint": tiny_model("bert")}
+    modalities = {"text": {"columns": ["note", "more"], "encoder": encoder}, "table": {"columns": ["n"]}}
+    fusion = {"name": "auto", "folds": 2, "candidates": ["linear", "words"]}
+    types = {"note": "text", "more": "text"}
+    settings = SETTINGS | {"fusion": fusion, "modalities": modalities, "columns": types}
+    return pf.Predictor("y", **settings).fit(notes(), progress=False)
+
+
+def test_learners_that_read_words(reader: pf.Predictor) -> None:
+    table = notes()
+    assert reader.model.reads_text
+    found = reader.explain(table, rows=3, fast=True, train=table, progress=False)
+    for row in found.rows:
+        at = int(row.row)
+        proba = reader.predict_proba(table.loc[[at]], progress=False).iloc[0]
+        assert row.answer == reader.predict(table.loc[[at]], progress=False).iloc[0]
+        assert row.score == pytest.approx(proba.max(), abs=1e-6)
+        part = row.parts["text"]
+        assert isinstance(part, TextPart)
+        assert part.method == "occlusion"
+        assert part.ranked()[0][0] == {"no": "cat", "yes": "dog"}[row.answer]
+        place = part.words.index(part.ranked()[0][0])
+        masked = table.loc[[at]].assign(note=table.loc[at, "note"].replace(part.words[place], "[MASK]"))
+        said = reader.predict_proba(masked, progress=False).iloc[0]
+        # Raw outputs are the logarithms of probabilities before calibration, which keeps their order.
+        assert (part.weights[place] > 0) == (said[row.answer] < proba[row.answer])
+        both = rows_of(reader, pd.concat([table.loc[[at]], masked]))
+        raw = score(reader.model, both, CPU)[0].log().numpy()
+        code = reader.schema.target.levels.index(row.answer)
+        assert part.weights[place] == pytest.approx(raw[0, code] - raw[1, code], abs=1e-4)
+        assert row.output == pytest.approx(raw[0, code], abs=1e-4)
+        assert part.columns == ["note"] * 5 + ["more"] * (0 if at % 3 else 4)
+        assert row.counterfactuals is not None
+        assert row.counterfactuals.swapped is not None
+        assert row.neighbours[0].row == row.row
+
+
+def test_long_texts_are_taken_away_in_groups_and_what_is_not_read_has_no_weight(
+    tiny_model: Callable[[str], str],
+) -> None:
+    encoder = {"name": "transformer", "checkpoint": tiny_model("bert")}
+    table = notes().assign(long=[" ".join(["cat dog a b"] * 25)] * 80)[["long", "n", "y"]]
+    modalities = {"text": {"columns": ["long"], "encoder": encoder}, "table": {"columns": ["n"]}}
+    settings = SETTINGS | {"modalities": modalities, "columns": {"long": "text"}}
+    settings |= {"training": {"epochs": 1, "trackers": []}}
+    predictor = pf.Predictor("y", **settings).fit(table, progress=False)
+    subject = subject_of(Question(predictor.model, rows_of(predictor, table), 0, CPU), "text", 0)
+    assert (len(subject.piece_of), subject.pieces) == (100, 64)
+    part = predictor.explain(table, rows=1, fast=True, progress=False).rows[0].parts["text"]
+    assert isinstance(part, TextPart)
+    assert part.method == "integrated_gradients"
+    read = predictor.model.encoder("text").max_tokens - 2  # type: ignore[operator]
+    assert np.abs(part.weights[:read]).min() > 0
+    assert np.abs(part.weights[read:]).max() == 0
+    pieces = np.random.default_rng(0).normal(size=64)
+    np.testing.assert_allclose(subject.summed(subject.spread(pieces)), pieces)
+
+
+def test_a_sound_is_shown_as_it_is() -> None:
+    time = np.arange(8000) / 8000
+    waves = [(0.5 * np.sin(2 * np.pi * pitch * time)).astype(np.float32) for pitch in (500, 2000)] * 30
+    table = pd.DataFrame({"sound": [(wave, 8000) for wave in waves], "y": ["low", "high"] * 30})
+    settings = SETTINGS | {"training": {"epochs": 1, "trackers": []}}
+    encoder = {"name": "mel_convnet", "mels": 16, "width": 8, "dim": 16}
+    modalities = {"audio": {"columns": ["sound"], "encoder": encoder}}
+    predictor = pf.Predictor("y", **settings, modalities=modalities).fit(table, progress=False)
+    effort = Effort(steps=4, most=4, points=2, orders=1)
+    found = explain_model(predictor.model, rows_of(predictor, table).subset([0, 1]), CPU, effort=effort)
+    loudest = []
+    for row in found.rows:
+        part = row.parts["audio"]
+        assert isinstance(part, AudioPart)
+        assert (part.rate, part.seconds) == (8000, pytest.approx(1, abs=1e-3))
+        assert part.wave.shape == (256, 2)
+        assert part.wave[1:-1, 0].min() == pytest.approx(-0.5, abs=1e-2)
+        assert part.wave[1:-1, 1].max() == pytest.approx(0.5, abs=1e-2)
+        assert part.weights.shape == (256,)
+        assert part.mel.min() >= -80
+        assert part.mel.max() == 0
+        loudest.append(int(part.mel.mean(1).argmax()))
+    # 2595 log10(1 + f / 700): of 40 bands up to 4 kHz, 500 Hz lies nearest to the 12th, 2 kHz to the 29th.
+    assert loudest == [11, 28]

@@ -211,7 +211,7 @@ class _Search:
                 values = [tuple(cells.get((name, i), cell) for i, cell in enumerate(clean)) for cells in some]
                 changes[name] = self.question.changed(name, values)
             with torch.no_grad():
-                scores = self.head.scores(self.question.outputs(changes, len(some))).cpu()
+                scores = self.question.scores_of(self.question.outputs(changes, len(some)))
             margins = self._margins(scores)
             found += [
                 _Tried(cells, self._distance(cells), float(margin), score)
@@ -222,11 +222,11 @@ class _Search:
     def _scores(self, present: Tensor) -> Tensor:
         with torch.no_grad():
             parts = [self.question.outputs({}, len(part), part) for part in torch.split(present, BATCH)]
-            return self.head.scores(torch.cat(parts)).cpu()
+            return self.question.scores_of(torch.cat(parts))
 
     def _margins(self, scores: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return how far each version is from another answer (n,): below 0 where it has one."""
-        clean = self.question.scores.cpu().double()
+        clean = self.question.scores.double()
         scores = scores.double()
         if self.head.task == "regression":
             margin = MOVED * self.question.schema.target.std - (scores - clean).abs().reshape(-1)

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from polyfuse.calibration import Calibration
 from polyfuse.core.errors import InputError, import_extra, nearest
 from polyfuse.core.progress import Progress, Silent
 from polyfuse.data.rows import Rows
@@ -74,6 +75,7 @@ def explain_model(
     device: torch.device,
     method: Method | None = None,
     *,
+    calibration: Calibration | None = None,
     train: Rows | None = None,
     effort: Effort | None = None,
     seed: int = 0,
@@ -89,6 +91,7 @@ def explain_model(
         rows: to be explained.
         device: where the model is.
         method: of attribution; integrated gradients where a gradient says all, else occlusion, when left out.
+        calibration: of the scores, where there is one; what is explained is the raw output, before it.
         train: training rows, with answers, for neighbours and for modalities that are swapped.
         effort: how much is spent on a row.
         seed: of all random numbers.
@@ -105,10 +108,11 @@ def explain_model(
     model.eval()
     explained = []
     with in_float32(model), (progress or Silent()).bar("Explaining", len(rows)) as bar:
-        near = _neighbourhood(model, train, device, spent, seed)
+        known = _some(train, spent.compared, seed) if train is not None else None
+        near = Neighbourhood(model, known, device, calibration) if known is not None else None
         names = near.nearest(rows, spent.neighbours) if near is not None else [[] for _ in range(len(rows))]
         for row in range(len(rows)):
-            question = Question(model, rows, row, device)
+            question = Question(model, rows, row, device, calibration)
             parts = {
                 name: explain_part(subject_of(question, name, seed), method, spent, seed)
                 for name in model.modalities
@@ -237,12 +241,8 @@ def _first_place(subject: Subject) -> Place | None:
     return next((place for place in places if place is not None), None)
 
 
-def _neighbourhood(
-    model: Model, train: Rows | None, device: torch.device, effort: Effort, seed: int
-) -> Neighbourhood | None:
-    if train is None or not len(train):
-        return None
-    if len(train) > effort.compared:
-        drawn = np.random.default_rng(seed).choice(len(train), effort.compared, replace=False)
-        train = train.subset(sorted(drawn.tolist()))
-    return Neighbourhood(model, train, device)
+def _some(rows: Rows, most: int, seed: int) -> Rows | None:
+    """Return at most so many rows, drawn at random; None where there are none."""
+    if len(rows) > most:
+        return rows.subset(sorted(np.random.default_rng(seed).choice(len(rows), most, replace=False).tolist()))
+    return rows if len(rows) else None

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from polyfuse.calibration import Calibration
 from polyfuse.core.progress import Progress
 from polyfuse.core.types import Inputs
 from polyfuse.data.rows import Rows
 from polyfuse.explanation.methods import Floats
+from polyfuse.explanation.question import calibrated
 from polyfuse.inference import run, score
 from polyfuse.model import FusionModel, Model, Texts
 from polyfuse.screening import Trace
@@ -47,14 +49,21 @@ class Neighbourhood:
         model: on the device.
         rows: of the training table, with answers.
         device: where the model is.
+        calibration: of its scores, where there is one.
         progress: shows how far it is.
     """
 
-    def __init__(self, model: Model, rows: Rows, device: torch.device, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        rows: Rows,
+        device: torch.device,
+        calibration: Calibration | None = None,
+        progress: Progress | None = None,
+    ) -> None:
         self.rows, self._model, self._device = rows, model, device
         self._vectors = self._of(rows, progress)
-        scores, _ = score(model, rows, device)
-        self._said = model.head.decode(scores)
+        self._said = model.head.decode(calibrated(calibration, *score(model, rows, device)))
 
     @property
     def known(self) -> bool:

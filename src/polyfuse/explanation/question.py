@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from polyfuse.calibration import Calibration
 from polyfuse.core.contract import Encoder
 from polyfuse.core.types import Features, Tensors
 from polyfuse.data.rows import Rows, joined_text
@@ -45,18 +47,21 @@ class Question:
         rows: of a table.
         row: position among them.
         device: where the model is.
+        calibration: of its scores, where there is one; the raw output is as it was before.
 
     Attributes:
         values: by modality, decoded cells; None where it is absent.
         present: (1, modalities) bool.
         answer: as it would stand in a table.
-        scores: of the head, (1, …).
+        scores: of the head, calibrated, (1, …) on the CPU.
         at: number of the label that is explained; None of a regression.
         output: the number that is explained; nan where nothing is present, and the answer is the training prior.
     """
 
-    def __init__(self, model: Model, rows: Rows, row: int, device: torch.device) -> None:
-        self.model, self.schema, self.device = model, rows.schema, device
+    def __init__(
+        self, model: Model, rows: Rows, row: int, device: torch.device, calibration: Calibration | None = None
+    ) -> None:
+        self.model, self.schema, self.device, self._calibration = model, rows.schema, device, calibration
         self.values: dict[str, Value] = {name: rows.value(name, row) for name in model.modalities}
         self.present = rows.present[row : row + 1].to(device)
         self._texts = {name: rows.text(name, row) for name in model.reads_text}
@@ -70,8 +75,8 @@ class Question:
             output = self.outputs({}, 1)
         # Where nothing is there, what stands in the slots means nothing, and the answer is the prior.
         known = bool(self.present.any())
-        self.scores = model.head.scores(output) if known else model.head.prior().to(device)[None]
-        self.answer = model.head.decode(self.scores.cpu())[0]
+        self.scores = self.scores_of(output) if known else model.head.prior().cpu()[None]
+        self.answer = model.head.decode(self.scores)[0]
         self.at = None if model.head.task == "regression" else int(self.scores[0].argmax())
         self.output = float(self.explained(output)[0]) if known else float("nan")
 
@@ -128,7 +133,25 @@ class Question:
         """Return the scores (n, …) of the row with other values of a modality."""
         parts = [values[start : start + BATCH] for start in range(0, len(values), BATCH)]
         found = [self.outputs({name: self.changed(name, part)}, len(part)) for part in parts]
-        return self.model.head.scores(torch.cat(found)).cpu()
+        return self.scores_of(torch.cat(found))
+
+    def scores_of(self, output: Tensor) -> Tensor:
+        """Return the calibrated scores (n, …) of raw outputs, on the CPU."""
+        return calibrated(self._calibration, self.model.head.scores(output).detach().cpu())
+
+
+def calibrated(calibration: Calibration | None, scores: Tensor, present: Tensor | None = None) -> Tensor:
+    """Return scores (n, …) on the CPU as they are answered; those of rows that lack all modalities are the prior.
+
+    Args:
+        calibration: none where scores stay as they are.
+        scores: of the head.
+        present: (n, modalities) bool; something is, when left out.
+    """
+    if calibration is None:
+        return scores
+    answered = np.ones(len(scores), dtype=bool) if present is None else present.any(1).numpy()
+    return torch.from_numpy(calibration.apply(scores.numpy(), answered))
 
 
 def is_whole(model: Model) -> bool:

@@ -194,7 +194,7 @@ def mel_of(wave: NDArray[np.float64], rate: int) -> Floats:
 
     window = max(16, round(rate * 0.025))
     fft = 1 << (window - 1).bit_length()
-    hop = max(1, window // 2, len(wave) // _BINS)
+    hop = max(1, min(window // 2, len(wave) // 64), len(wave) // _BINS)  # 64 frames at least, 256 at most
     padded = np.pad(wave, (0, max(0, fft - len(wave)))).astype(np.float32)
     power = power_spectrum(torch.from_numpy(padded)[None], torch.hann_window(window), fft, hop)[0]
     mel = (mel_filters(rate, fft, _MELS) @ power).double().numpy()

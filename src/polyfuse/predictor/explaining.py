@@ -58,7 +58,17 @@ class Explaining(Holder):
         given = _some(self._rows_to_answer(data), rows, seed)
         known = self._rows_to_measure(train, shown) if train is not None else None
         spent = FAST if fast else Effort()
-        found = explain_model(model, given, self._device, method, train=known, effort=spent, seed=seed, progress=shown)
+        found = explain_model(
+            model,
+            given,
+            self._device,
+            method,
+            calibration=self._calibration,
+            train=known,
+            effort=spent,
+            seed=seed,
+            progress=shown,
+        )
         if out is not None:
             found.save(out)
         return found
