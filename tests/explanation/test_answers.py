@@ -334,7 +334,7 @@ def test_learners_that_read_words(reader: pf.Predictor) -> None:
         assert part.method == "occlusion"
         assert part.ranked()[0][0] == {"no": "cat", "yes": "dog"}[row.answer]
         place = part.words.index(part.ranked()[0][0])
-        masked = table.loc[[at]].assign(note=table.loc[at, "note"].replace(part.words[place], "[MASK]"))
+        masked = table.loc[[at]].assign(note=table.loc[at, "note"].replace(part.words[place], "[UNK]"))
         said = reader.predict_proba(masked, progress=False).iloc[0]
         # Raw outputs are the logarithms of probabilities before calibration, which keeps their order.
         assert (part.weights[place] > 0) == (said[row.answer] < proba[row.answer])
