@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from altered import brighter, jpeg, picture, text
 from polyfuse.core.types import Sound
 from polyfuse.quality.looks import Look, look, vectors
 from polyfuse.quality.nearness import near_looks, near_texts, near_vectors
+from wild import cases
 
 
 def tone(seed: int, rate: int = 8000, gain: float = 1.0) -> Sound:
@@ -97,6 +100,17 @@ def test_embeddings_are_near_where_their_direction_is() -> None:
     keys = near_vectors([vector, vector * 2, vector + 1.0, np.zeros(32, dtype=np.float32)])
     assert keys[0] == keys[1]
     assert len(set(keys)) == 3
+
+
+@pytest.mark.parametrize("type", ["image", "audio"])
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_whatever_can_be_decoded_can_be_looked_at(type: str, data: st.DataObject) -> None:
+    _, cells = data.draw(cases(type))
+    looks = [look(cell) for cell in cells]
+    assert [len(found) for found in near_looks(looks)] == [len(found.pictures) for found in looks]
+    seen = np.array([bool(found.pictures) for found in looks])
+    assert (np.isfinite(vectors(looks)).all(1) == seen).all()
 
 
 def test_vectors_are_nan_where_there_is_nothing() -> None:

@@ -58,7 +58,8 @@ def look(cell: Any) -> Look:
         whole.update(f"{image.size} ".encode() + image.tobytes())
         pictures.append(np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR)))
         colours.append(np.asarray(image.resize((_COLOURS, _COLOURS), Image.Resampling.BILINEAR), dtype=np.float32))
-    return Look(whole.digest(), tuple(pictures), np.mean(colours, axis=0).astype(np.uint8), 0.0)
+    mean = np.mean(colours, axis=0) if colours else np.zeros((_COLOURS, _COLOURS, 3))
+    return Look(whole.digest(), tuple(pictures), mean.astype(np.uint8), 0.0)
 
 
 def _heard(sound: Sound) -> Bytes:

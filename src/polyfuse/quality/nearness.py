@@ -76,7 +76,7 @@ def near_looks(looks: Sequence[Look]) -> list[tuple[int, ...]]:
     """
     parts = [(i, picture) for i, found in enumerate(looks) for picture in found.pictures]
     if not parts:
-        return [(-1 - i,) for i in range(len(looks))]
+        return [()] * len(looks)
     owners = [i for i, _ in parts]
     pictures = np.stack([picture for _, picture in parts]).reshape(len(parts), -1)
     hashes, flat = _perceptual(pictures)
