@@ -185,7 +185,7 @@ def _of_labels(
     target, rows = asking.rows.schema.target, asking.rows
     reason = _no_labels(target)
     if reason:
-        return None, None, {_LABELS: reason, _CONTRADICTIONS: reason}, []
+        return None, None, {_LABELS: reason, _CONTRADICTIONS: f"the task is {target.task}"}, []
     left_out: dict[str, str] = {}
     several = len(rows.schema.modalities) > 1 and target.task == "classification"
     if not several:
