@@ -173,7 +173,7 @@ def test_roll_out_leaves_the_model_as_it_was(predictor: pf.Predictor, rows: Rows
     assert cells(found["audio"]).sum() == pytest.approx(1)
     table = predictor_of_table()[0]
     with pytest.raises(InputError, match="rollout can act on no modality"):
-        table.explain({"a": 1.0}, method="rollout", progress=False)
+        table.explain({"a": 1.0, "b": 0.0, "c": 0.0}, method="rollout", progress=False)
 
 
 def predictor_of_table(**settings: Any) -> tuple[pf.Predictor, pd.DataFrame]:
@@ -215,6 +215,9 @@ def test_all_of_it_is_kept(predictor: pf.Predictor, folder: Path, tmp_path: Path
     assert row["parts"]["table"]["names"] == [*NUMBERS, "colour"]
     assert len(row["parts"]["audio"]["wave"]) == len(row["parts"]["audio"]["weights"])
     assert kept["gains"]["image"]["blurred"]["rows"] == 2
+    each = [part["faithfulness"][1]["deletion"]["gain"] for part in (row["parts"]["image"] for row in kept["rows"])]
+    assert kept["gains"]["image"]["blurred"]["deletion"]["value"] == pytest.approx(np.mean(each), rel=1e-4)
+    assert kept["gains"]["image"]["blurred"]["deletion"]["low"] == pytest.approx(min(each), rel=1e-4)
     assert "better than a random order" in str(found)
     with pytest.raises(InputError, match="exists; choose another folder"):
         predictor.explain(folder / "table.csv", out=out, progress=False)
@@ -226,7 +229,7 @@ def test_what_cannot_be_explained(predictor: pf.Predictor, folder: Path) -> None
     several = pf.Predictor(["y", "z"], **SETTINGS)
     several.fit(predictor_of_table()[1].assign(z=lambda table: table["a"] > 0), progress=False)
     with pytest.raises(InputError, match="several targets"):
-        several.explain({"a": 1.0}, progress=False)
+        several.explain({"a": 1.0, "b": 0.0, "c": 0.0}, progress=False)
 
 
 def test_command_line(folder: Path, tmp_path: Path) -> None:
@@ -235,6 +238,8 @@ def test_command_line(folder: Path, tmp_path: Path) -> None:
     found = json.loads(said)
     assert found["rows"][0]["parts"]["text"]["method"] == "occlusion"
     assert found["compared"] == 60
+    gain = found["gains"]["text"]["masked words"]
+    assert (gain["rows"], gain["deletion"]["low"]) == (1, None)
     assert len(found["rows"][0]["neighbours"]) == 5
     assert (tmp_path / "out" / "explanations.json").is_file()
 

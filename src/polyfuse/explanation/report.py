@@ -63,7 +63,8 @@ class Gain:
     """How much better than chance the attributions of a modality are over one baseline, the mean over rows.
 
     Attributes:
-        deletion: mean gain in area, in the unit of the output, with the 95 % interval of a bootstrap over rows.
+        deletion: mean gain in area, in the unit of the output, with the 95 % interval of a bootstrap over rows;
+            nan where there is but one.
         insertion: the same.
         better: share of the rows with a gain above 0 in both.
         rows: their number.
@@ -152,12 +153,15 @@ class Explanations:
 def _gain(pairs: Sequence[tuple[float, float]]) -> Gain:
     values = np.array(pairs)
     means = values[np.random.default_rng(0).integers(len(values), size=(_RESAMPLES, len(values)))].mean(1)
-    deletion, insertion = (percentile_interval(float(values[:, i].mean()), [means[:, i]], 0.95) for i in range(2))
+    # One row says nothing of others.
+    drawn = [[means[:, i]] if len(values) > 1 else [] for i in range(2)]
+    deletion, insertion = (percentile_interval(float(values[:, i].mean()), drawn[i], 0.95) for i in range(2))
     return Gain(deletion, insertion, float((values > 0).all(1).mean()), len(values))
 
 
 def _interval_text(at: Interval) -> str:
-    return f"{at.value:>+10.4f} ({at.low:+.4f} to {at.high:+.4f})"
+    between = f" ({at.low:+.4f} to {at.high:+.4f})" if at.low == at.low else ""
+    return f"{at.value:>+10.4f}{between}"
 
 
 def _row_lines(row: RowExplanation) -> list[str]:
