@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from polyfuse.calibration import Calibration
 from polyfuse.core.errors import InputError
 from polyfuse.core.progress import Progress
 from polyfuse.data.rows import Rows
@@ -46,6 +47,7 @@ def cases(
     y_score: Array,
     *,
     train: Rows | None,
+    calibration: Calibration | None = None,
     fast: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
@@ -59,6 +61,7 @@ def cases(
         y_true: their truth.
         y_score: their scores.
         train: training rows, among which the nearest are looked for.
+        calibration: of the scores, where there is one.
         fast: fewer rows, and less spent on each.
         seed: of all random numbers.
         progress: shows how far it is.
@@ -72,7 +75,8 @@ def cases(
     chosen = dict(list(chosen.items())[: 3 if fast else 4])
     some = rows.subset(list(chosen.values()))
     effort = FAST if fast else Effort()
-    found = explain_model(model, some, device, train=train, effort=effort, seed=seed, progress=progress)
+    how: dict[str, Any] = {"calibration": calibration, "train": train, "effort": effort, "seed": seed}
+    found = explain_model(model, some, device, **how, progress=progress)
     truths = [list(answer) if isinstance(answer, list | tuple | set) else answer for answer in some.answers]
     return Cases(list(chosen), truths, found)
 

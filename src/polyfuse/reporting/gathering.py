@@ -214,7 +214,8 @@ class _Gatherer:
     def _explanations(self) -> Part:
         subject, fast = self._of, self._size == FAST
         given = subject.model, subject.rows, subject.device, self._truth, subject.scores
-        return cases(*given, train=subject.train, fast=fast, seed=self._seed, progress=self._progress)
+        known: dict[str, Any] = {"train": subject.train, "calibration": subject.calibration}
+        return cases(*given, **known, fast=fast, seed=self._seed, progress=self._progress)
 
     def _robustness(self) -> Part:
         run, table = self._of.run or "RUN", self._of.table or "rows.csv"
