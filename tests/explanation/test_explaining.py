@@ -21,9 +21,10 @@ from cli_runner import polyfuse
 from polyfuse.core.errors import InputError
 from polyfuse.data.reading import read_table
 from polyfuse.data.rows import Rows, read_rows
-from polyfuse.explanation import FAST, METHODS, Effort, Explanations, Method, Part, explain_model
+from polyfuse.explanation import FAST, METHODS, Effort, Explanations, ImagePart, Method, Part, explain_model
 from polyfuse.explanation.explaining import explain_part
 from polyfuse.explanation.question import Question, in_float32
+from polyfuse.explanation.saving import colours, overlay
 from polyfuse.explanation.subjects import subject_of
 from polyfuse.model import FusionModel, Model
 
@@ -230,6 +231,30 @@ def test_what_cannot_be_explained(predictor: pf.Predictor, folder: Path) -> None
     several.fit(predictor_of_table()[1].assign(z=lambda table: table["a"] > 0), progress=False)
     with pytest.raises(InputError, match="several targets"):
         several.explain({"a": 1.0, "b": 0.0, "c": 0.0}, progress=False)
+
+
+def test_orange_speaks_for_an_answer_and_blue_against_it() -> None:
+    found = colours(np.array([2.0, -2.0, 0.0, -1.0]))
+    assert found[0].tolist() == [0xE6, 0x61, 0x01]
+    assert found[1].tolist() == [0x21, 0x66, 0xAC]
+    assert found[2].tolist() == [255, 255, 255]
+    assert found[3].tolist() == [144, 178, 214]
+    assert colours(np.zeros((2, 3))).tolist() == [[[255] * 3] * 3] * 2
+    part = ImagePart(
+        method="occlusion",
+        class_specific=True,
+        baseline=None,
+        convergence=None,
+        faithfulness=[],
+        image=np.full((2, 2, 3), 128, np.uint8),
+        weights=np.array([[1.0, 0.0], [0.0, -1.0]]),
+    )
+    made = np.asarray(overlay(part)).astype(int)
+    assert made.shape == (256, 256, 3)
+    # A quarter of the grey is left under a full colour, all of it under none.
+    assert abs(made[0, 0] - [128 / 4 + 0.75 * part for part in (0xE6, 0x61, 0x01)]).max() <= 1
+    assert made[0, -1].tolist() == [128] * 3
+    assert abs(made[-1, -1] - [128 / 4 + 0.75 * part for part in (0x21, 0x66, 0xAC)]).max() <= 1
 
 
 def test_command_line(folder: Path, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def draw(part: Cases, about: dict[str, Any]) -> str:
     """Draw a card for each row."""
     found = part.explanations
     head = (
-        f"<p>A few rows that tell most. Blue speaks for the answer, orange against it (the {escape(found.explains)})."
+        f"<p>A few rows that tell most. Orange speaks for the answer, blue against it (the {escape(found.explains)})."
         " Each map says how far it can be believed: where its strongest places are taken away first (deletion), or put"
         " back first (insertion), the answer should change sooner than in a random order. The two figures are by how"
         " much it does.</p>"
