@@ -88,7 +88,7 @@ def numbers(value: Any) -> set[str]:
     if isinstance(value, list):
         return {text for inner in value for text in numbers(inner)}
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return {number_text(float(value)), f"{value:,}", f"{value:.0%}", f"{value:.1%}"}
+        return {number_text(float(value)), f"{value:.2g}", f"{value:,}", f"{value:.0%}", f"{value:.1%}"}
     return set()
 
 

@@ -27,6 +27,7 @@ from polyfuse.search.material import FeatureSource
 
 _LEAST = 20  # rows that must have a value for it to be compared
 _RESAMPLED, _LEVEL = 500, 0.95
+_SLIGHT = 0.01  # of probability, or of the standard deviation of a number: less than this does not matter
 
 #: A value of a column, what it is called, and which rows have it or one like it (rows,) bool.
 _Value: TypeAlias = tuple[Any, str, NDArray[np.bool_]]
@@ -272,7 +273,9 @@ def _sentence(name: str, moved: Interval, target: Target, contrast: Contrast | N
     said = f"Taking {name!r} from another row {size}."
     if contrast is None:
         return said
-    moves, goes = (at.low > 0 or at.high < 0 for at in (contrast.caused, contrast.seen))
+    # An effect may be sure and yet too small to matter to anyone.
+    slight = _SLIGHT * (target.std if target.task == "regression" else 1.0)
+    moves, goes = ((at.low > 0 or at.high < 0) and abs(at.value) >= slight for at in (contrast.caused, contrast.seen))
     said += (
         f" Rows with {name} near {contrast.high} rather than {contrast.low} differ by {contrast.seen.value:+.3g} in"
         f" {contrast.output}; setting it so in every row, and nothing else, makes {contrast.caused.value:+.3g}."
@@ -284,5 +287,5 @@ def _sentence(name: str, moved: Interval, target: Target, contrast: Contrast | N
     if moves and not goes:
         return f"{said} It moves the answer, though rows that have it do not differ on the whole."
     if not moves and not goes:
-        return f"{said} Neither can be told from nothing on these rows."
+        return f"{said} Neither is surely more than nothing on these rows, or too small to matter."
     return f"{said} So {name} itself moves the answer."

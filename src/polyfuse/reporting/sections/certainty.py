@@ -33,6 +33,7 @@ def draw(part: Certainty, about: dict[str, Any]) -> str:
 
 
 def _calibration(report: CalibrationReport) -> str:
+    heads = ["Figure", "Before", "After", "Interval", "Change", "Its interval"]
     rows = [
         [
             label,
@@ -55,10 +56,11 @@ def _calibration(report: CalibrationReport) -> str:
     plots = [_reliability(report.diagram_after, "after scaling" if scaled else "as they are")]
     if scaled:
         plots.insert(0, _reliability(report.diagram_before, "before scaling"))
+    else:
+        heads, rows = ["Figure", "Value", "Interval"], [[first, *rest[1:3]] for first, *rest in rows]
     return (
         f"<p>Of the rows that it is 80 % sure of, 80 % should be right. {how}</p>"
-        f'<div class="plots">{"".join(plots)}</div>'
-        + table(["Figure", "Before", "After", "Interval", "Change", "Its interval"], rows, "Calibration")
+        f'<div class="plots">{"".join(plots)}</div>' + table(heads, rows, "Calibration")
     )
 
 

@@ -48,7 +48,7 @@ def draw(part: Cases, about: dict[str, Any]) -> str:
 
 
 def _card(why: str, truth: Any, row: RowExplanation) -> str:
-    sure = f", {row.score:.0%} sure" if row.score is not None else ""
+    sure = f", {_sure(row.score)} sure" if row.score is not None else ""
     lines = [
         f'<div class="case"><h3>{escape(why.capitalize())}: row {escape(row.row)}</h3>',
         f"<p>Answered <b>{escape(_said(row.answer))}</b>{sure}; the truth is <b>{escape(_said(truth))}</b>.</p>",
@@ -87,7 +87,7 @@ def _part(part: Part) -> str:
         [
             f"{escape(name)} <small>{escape(short(value))}</small>",
             bar(Interval(weight, math.nan, math.nan), -most, most),
-            number_text(weight),
+            f"{weight:.2g}",
         ]
         for name, value, weight in sorted(
             zip(part.names, part.values, part.weights, strict=True), key=lambda one: -abs(one[2])
@@ -138,7 +138,7 @@ def _believed(part: Part) -> str:
         said.append("It says where the model looks, not what speaks for this answer.")
     for one in part.faithfulness:
         better = one.deletion.gain > 0 and one.insertion.gain > 0
-        gains = f"{number_text(one.deletion.gain)}, {number_text(one.insertion.gain)}"
+        gains = f"{one.deletion.gain:.2g}, {one.insertion.gain:.2g}"
         said.append(f"Over {escape(one.baseline)} {'better' if better else 'no better'} than chance ({gains}).")
     return " ".join(said)
 
@@ -160,6 +160,11 @@ def _otherwise(found: Counterfactuals) -> str:
         lines.append(f"With {changes}, it would answer {_said(one.answer)}.")
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
     return f'<h4>What would change the answer</h4><ul class="plain">{items}</ul>' if items else ""
+
+
+def _sure(score: float) -> str:
+    """Return a probability; nothing is 100 % sure."""
+    return f"{score:.0%}" if score < 0.995 else "over 99%"
 
 
 def _said(answer: Any) -> str:

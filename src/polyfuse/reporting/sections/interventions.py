@@ -9,6 +9,7 @@ from polyfuse.evaluation.drawing import forest
 from polyfuse.explanation.interventions import Interventions
 
 _MOST = 15  # effects that are drawn
+_SENTENCES = 5  # of those that move most
 
 
 def draw(part: Interventions, about: dict[str, Any]) -> str:
@@ -16,7 +17,8 @@ def draw(part: Interventions, about: dict[str, Any]) -> str:
     effects = part.effects[:_MOST]
     regression = about["task"] == "regression"
     unit = "Mean change" if regression else "Probability moved"
-    sentences = "".join(f"<li>{escape(effect.said)}</li>" for effect in effects if effect.contrast is not None)
+    told = [effect.said for effect in effects if effect.contrast is not None][:_SENTENCES]
+    sentences = "".join(f"<li>{escape(said)}</li>" for said in told)
     parts = [
         f"<p>One thing was set by hand in each of {part.rows:,} rows, to the value of another row, and all else left as"
         " it is. How far the answer goes then is what that thing does to this model's answers. It does not say what it"
