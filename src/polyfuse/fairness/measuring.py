@@ -12,7 +12,7 @@ import pandas as pd
 from polyfuse.core.errors import InputError, import_extra
 from polyfuse.data.groups import Grouping
 from polyfuse.data.schema import Target
-from polyfuse.fairness.report import ColumnFairness, FairnessReport, Gap, GroupFigures
+from polyfuse.fairness.report import ColumnFairness, FairnessReport, GroupFigures
 from polyfuse.fairness.resampling import NONE, Drawn, Rate, gap_of, resampled, worst_of
 from polyfuse.fairness.thresholds import CRITERIA, Unmovable, moved
 from polyfuse.metrics.metric import Array, Floats
@@ -86,9 +86,12 @@ def measure(
         divided.append(_Groups(name, grouping.names, grouping.codes(values)))
     if len(divided) > 1:
         divided.append(_crossed(divided))
+    whole = _Groups("", ("(all)",), np.zeros(len(y_true), dtype=np.int64))
+    rates = [figure.rate for figure in figures]
+    all_rows = resampled(rates, whole.codes, _by_group(figures, whole), least, resamples, seed)
     columns = []
     for some in divided:
-        found = _column(figures, some, target, least, resamples, seed)
+        found = _column(figures, some, all_rows, target, least, resamples, seed)
         if len(target.levels) == 2 and target.task == "classification":
             code = _positive(target, positive)
             both = y_true == code, y_score.argmax(axis=1) == code
@@ -166,8 +169,9 @@ def _rates(true: Array, decided: Array, label: str) -> list[_Figure]:
         metrics.false_negative_rate,
     )
     rows = ((decided, every), (decided, true), (decided, ~true), (~decided, true))
+    y_true, y_pred = true.astype(int), decided.astype(int)
     return [
-        _Figure(Rate(name, values, counted, label), function, true.astype(int), decided.astype(int))
+        _Figure(Rate(name, values, counted, label), function, y_true, y_pred)
         for name, function, (values, counted) in zip(_RATES, functions, rows, strict=True)
     ]
 
@@ -176,29 +180,37 @@ def _by_group(figures: list[_Figure], groups: _Groups) -> list[Floats]:
     """Return of each figure its value in each group (groups,), by fairlearn; nan where a group has no row for it."""
     from fairlearn.metrics import MetricFrame
 
-    found = []
-    for figure in figures:
+    alike: dict[tuple[int, int], dict[str, _Figure]] = {}
+    for number, figure in enumerate(figures):  # a frame takes its time, so figures of the same answers share one
+        alike.setdefault((id(figure.y_true), id(figure.y_pred)), {})[str(number)] = figure
+    values: dict[str, Floats] = {}
+    for some in alike.values():
+        first = next(iter(some.values()))
         frame = MetricFrame(
-            metrics=figure.function,
-            y_true=figure.y_true,
-            y_pred=figure.y_pred,
+            metrics={name: figure.function for name, figure in some.items()},
+            y_true=first.y_true,
+            y_pred=first.y_pred,
             sensitive_features=pd.Series(groups.codes, name="group"),
         )
-        values = frame.by_group.reindex(range(len(groups.names))).to_numpy(dtype=np.float64)
-        # fairlearn takes a rate of no rows for 0.
-        rows = np.bincount(groups.codes[figure.rate.counted], minlength=len(groups.names))
-        found.append(np.where(rows > 0, values, np.nan))
-    return found
+        by_group = frame.by_group.reindex(range(len(groups.names)))
+        values |= {name: by_group[name].to_numpy(dtype=np.float64) for name in some}
+    # fairlearn takes a rate of no rows for 0.
+    rows = [np.bincount(groups.codes[figure.rate.counted], minlength=len(groups.names)) for figure in figures]
+    return [np.where(some > 0, values[str(number)], np.nan) for number, some in enumerate(rows)]
 
 
 def _column(
-    figures: list[_Figure], groups: _Groups, target: Target, least: int, resamples: int, seed: int
+    figures: list[_Figure],
+    groups: _Groups,
+    all_rows: list[Drawn],
+    target: Target,
+    least: int,
+    resamples: int,
+    seed: int,
 ) -> ColumnFairness:
     """Measure the groups of one column."""
     rates, names = [figure.rate for figure in figures], groups.names
     drawn = resampled(rates, groups.codes, _by_group(figures, groups), least, resamples, seed)
-    whole = _Groups(groups.column, ("(all)",), np.zeros_like(groups.codes))
-    all_rows = resampled(rates, whole.codes, _by_group(figures, whole), least, resamples, seed)
     metric, named = drawn[0], _by_name(drawn)
     selection = named.get("selection_rate") or named["mean_prediction"]
     parity = gap_of(selection, names, ratios=target.task != "regression")
@@ -226,7 +238,7 @@ def _column(
         gap_of([metric], names),
         names[worst[0]] if worst is not None else None,
         worst[1] if worst is not None else NONE,
-        _by_label(named, names),
+        _by_label(named),
         notes=_notes(told, least),
     )
 
@@ -238,15 +250,15 @@ def _by_name(drawn: list[Drawn]) -> dict[str, list[Drawn]]:
     return named
 
 
-def _by_label(named: Mapping[str, list[Drawn]], names: tuple[str, ...]) -> dict[str, dict[str, float]]:
+def _by_label(named: Mapping[str, list[Drawn]]) -> dict[str, dict[str, float]]:
     """Return the differences of each label, where there is more than one."""
     selections = named.get("selection_rate", [])
     if len(selections) < 2:
         return {}
 
     def widest(*figures: Drawn) -> float:
-        gap: Gap | None = gap_of(figures, names)
-        return gap.difference.value if gap is not None else float("nan")
+        known = [figure.values[~np.isnan(figure.values)] for figure in figures]
+        return max((float(np.ptp(some)) for some in known if len(some) > 1), default=float("nan"))
 
     return {
         str(selection.rate.label): {"demographic_parity": widest(selection), "equalized_odds": widest(*rates)}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -65,18 +66,26 @@ def resampled(
         resamples: number of resamples of all rows, the same for every figure.
         seed: of the resamples.
     """
-    member = codes[:, None] == np.arange(len(values[0]))
-    below = [(member & rate.counted[:, None]).astype(np.float64) for rate in rates]
-    above = [part * np.asarray(rate.values, dtype=np.float64)[:, None] for part, rate in zip(below, rates, strict=True)]
-    parts: list[list[Floats]] = [[] for _ in rates]
-    for counts in counts_drawn(len(codes), resamples, seed):
-        for part, high, low in zip(parts, above, below, strict=True):
-            part.append(ratio(counts @ high, counts @ low))
-    enough = [part.sum(0) >= least for part in below]
-    found = zip(rates, values, parts, enough, strict=True)
+    from scipy.sparse import csr_array
+
+    groups = len(values[0])
+
+    def sums(parts: Sequence[Array]) -> Any:
+        """Return a sparse matrix (figures x groups, rows) that sums each figure's rows by group."""
+        kept = [np.flatnonzero(part) for part in parts]
+        places = [number * groups + codes[some] for number, some in enumerate(kept)]
+        data = np.concatenate([part[some] for part, some in zip(parts, kept, strict=True)])
+        at = np.concatenate(places), np.concatenate(kept)
+        return csr_array((data, at), shape=(len(parts) * groups, len(codes)))
+
+    below = sums([rate.counted.astype(np.float64) for rate in rates])
+    above = sums([np.where(rate.counted, rate.values, 0.0) for rate in rates])
+    blocks = [ratio((above @ counts.T).T, (below @ counts.T).T) for counts in counts_drawn(len(codes), resamples, seed)]
+    drawn = np.concatenate(blocks).reshape(resamples, len(rates), groups)
+    enough = below.sum(axis=1).reshape(len(rates), groups) >= least
     return [
-        Drawn(rate, np.where(many, value, np.nan), np.where(many, np.concatenate(part), np.nan))
-        for rate, value, part, many in found
+        Drawn(rate, np.where(many, value, np.nan), np.where(many, drawn[:, number], np.nan))
+        for number, (rate, value, many) in enumerate(zip(rates, values, enough, strict=True))
     ]
 
 
@@ -98,7 +107,7 @@ def gap_of(figures: Sequence[Drawn], names: Sequence[str], *, ratios: bool = Fal
     high, low = int(first[pair]), int(second[pair])
     if differences[which][pair] < 0:
         high, low = low, high
-    drawn = [figure.resampled[:, first] - figure.resampled[:, second] for figure in figures]
+    drawn = (figure.resampled[:, first] - figure.resampled[:, second] for figure in figures)
     found = simultaneous(differences, drawn, which, pair)
     if differences[which][pair] < 0:
         found = Interval(-found.value, -found.high, -found.low)
@@ -109,17 +118,16 @@ def gap_of(figures: Sequence[Drawn], names: Sequence[str], *, ratios: bool = Fal
 
 def _ratio(figures: Sequence[Drawn], which: int, pair: int, first: Array, second: Array) -> Interval:
     """Return the lesser of two groups' figures over the greater one."""
-    values, drawn = [], []
-    for figure in figures:
-        less = figure.values[first] <= figure.values[second]
-        low, high = np.where(less, first, second), np.where(less, second, first)
-        values.append(ratio(figure.values[low], figure.values[high]))
-        drawn.append(ratio(figure.resampled[:, low], figure.resampled[:, high]))
+    less = [figure.values[first] <= figure.values[second] for figure in figures]
+    ordered = [(np.where(some, first, second), np.where(some, second, first)) for some in less]
+    pairs = list(zip(figures, ordered, strict=True))
+    values = [ratio(figure.values[low], figure.values[high]) for figure, (low, high) in pairs]
+    drawn = (ratio(figure.resampled[:, low], figure.resampled[:, high]) for figure, (low, high) in pairs)
     found = simultaneous(values, drawn, which, pair)
     return Interval(found.value, max(found.low, 0.0) if not math.isnan(found.low) else math.nan, found.high)
 
 
-def simultaneous(values: Sequence[Floats], drawn: Sequence[Floats], which: int, at: int) -> Interval:
+def simultaneous(values: Sequence[Floats], drawn: Iterable[Floats], which: int, at: int) -> Interval:
     """Return one of many values with an interval that holds for all of them at once.
 
     v ± c s(v), with s the standard deviation over resamples and c the 95 % quantile of the largest |v* - v| / s(v) of
@@ -134,7 +142,7 @@ def simultaneous(values: Sequence[Floats], drawn: Sequence[Floats], which: int, 
     value = float(values[which][at])
     if math.isnan(value):
         return NONE
-    largest = np.zeros(len(drawn[0]))
+    largest: Floats = np.zeros(1)
     spread = math.nan
     for number, (some, resamples) in enumerate(zip(values, drawn, strict=True)):
         known = (~np.isnan(resamples)).sum(0) * 2 >= len(resamples)
