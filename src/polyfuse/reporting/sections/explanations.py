@@ -15,7 +15,7 @@ from polyfuse.evaluation.drawing import bar, table
 from polyfuse.evaluation.report import number_text
 from polyfuse.explanation import AudioPart, Counterfactuals, ImagePart, Part, RowExplanation, TablePart, TextPart
 from polyfuse.explanation.parts import short
-from polyfuse.explanation.saving import colours, overlay, strength
+from polyfuse.explanation.saving import AGAINST, FOR, colours, overlay, strength
 from polyfuse.metrics.bootstrap import Interval
 from polyfuse.reporting.cases import Cases
 
@@ -100,7 +100,7 @@ def _words(part: TextPart) -> str:
     shares = strength(np.asarray(part.weights, dtype=np.float64)).tolist()
     said = []
     for word, share in list(zip(part.words, shares, strict=True))[:_WORDS]:
-        rgb = "11,98,168" if share > 0 else "217,119,6"
+        rgb = ",".join(map(str, FOR if share > 0 else AGAINST))
         said.append(f'<mark style="background:rgba({rgb},{0.4 * abs(share):.2f})">{escape(word)}</mark>')
     more = f" … and {len(part.words) - _WORDS} more words" if len(part.words) > _WORDS else ""
     return f'<p class="words">{" ".join(said)}{more}</p>'
