@@ -21,6 +21,7 @@ from cli_runner import polyfuse
 from polyfuse.core.errors import InputError
 from polyfuse.data.reading import read_table
 from polyfuse.data.rows import Rows, read_rows
+from polyfuse.encoders.transformer import TransformerEncoder
 from polyfuse.explanation import FAST, METHODS, Effort, Explanations, ImagePart, Method, Part, explain_model
 from polyfuse.explanation.explaining import explain_part
 from polyfuse.explanation.question import Question, in_float32
@@ -267,6 +268,23 @@ def test_command_line(folder: Path, tmp_path: Path) -> None:
     assert (gain["rows"], gain["deletion"]["low"]) == (1, None)
     assert len(found["rows"][0]["neighbours"]) == 5
     assert (tmp_path / "out" / "explanations.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["t5", "gpt2"])
+def test_models_whose_embeddings_are_named_otherwise(
+    predictor: pf.Predictor, rows: Rows, tiny_model: Callable[[str], str], name: str
+) -> None:
+    model = copy.deepcopy(predictor.model)
+    place = model._place["text"]
+    model.encoders[place] = TransformerEncoder(rows.schema.of("text"), checkpoint=tiny_model(name)).eval()
+    part = parts_of(model, rows, None, replace(QUICK, points=3, orders=1))["text"]
+    assert part.method == "integrated_gradients"
+    assert part.convergence is not None
+    assert part.convergence.relative < 0.02
+    assert np.abs(cells(part)).max() > 1e-5
+    rolled = parts_of(model, rows, "rollout", replace(QUICK, points=3, orders=1))["text"]
+    assert rolled.method == "rollout"
+    assert 0.5 < cells(rolled).sum() <= 1.0001
 
 
 def test_encoders_compute_in_float32_and_are_left_as_they_were(predictor: pf.Predictor) -> None:

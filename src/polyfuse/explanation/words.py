@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from polyfuse.attacks.edits import tokens_of
+from polyfuse.core.types import Tensors
 from polyfuse.encoders.transformer import TransformerEncoder
 from polyfuse.explanation.methods import Floats
 from polyfuse.explanation.parts import Kind, TextPart
@@ -49,10 +50,10 @@ class WordsSubject(Subject):
         spans = self._spans()
         if spans is None or baseline != self.baselines[0] or not runs_alone(self.question.model, self.name):
             return None
-        module = getattr(self.encoder.backbone, "get_input_embeddings", lambda: None)()
+        tensors = self.question.prepared(self.name, [self.question.values[self.name]])
+        module = self._embeddings(tensors)
         if module is None or self._mask_id is None:
             return None
-        tensors = self.question.prepared(self.name, [self.question.values[self.name]])
         ids = tensors["ids"].clone()
         ids[0, [i for i, word in enumerate(spans) if word >= 0]] = self._mask_id
         return self.at_modules(tensors, [module], {**tensors, "ids": ids})
@@ -76,6 +77,25 @@ class WordsSubject(Subject):
     def part(self, weights: Floats, **common: Any) -> TextPart:
         """Return words and weights."""
         return TextPart(**common, words=self.words, columns=self.columns, weights=weights.tolist())
+
+    def _embeddings(self, tensors: Tensors) -> nn.Module | None:
+        """Return the module that embeds the tokens: of those as large as the one that is named, the one that runs.
+
+        Some models name a module that shares its weight with the one that is used.
+        """
+        named = getattr(self.encoder.backbone, "get_input_embeddings", lambda: None)()
+        if not isinstance(named, nn.Embedding):
+            return None
+        size, run = named.weight.shape, list[nn.Module]()
+        alike = [m for m in self.encoder.modules() if isinstance(m, nn.Embedding) and m.weight.shape == size]
+        hooks = [module.register_forward_hook(lambda module, *_: run.append(module)) for module in alike]
+        try:
+            with torch.no_grad():
+                self.encoder(**tensors)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return named if named in run else next(iter(run), None)
 
     def _saying_nothing(self) -> tuple[int | None, str]:
         """Return the token that says least, as its number and as it is written."""
