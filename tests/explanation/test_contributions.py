@@ -165,3 +165,12 @@ def test_refusals(fitted: tuple[pf.Predictor, Rows]) -> None:
     few = read_rows(read_table(table(40, 3), media_root=None), single.schema, training=False, answers=True)
     with pytest.raises(InputError, match="gives all there is"):
         contributions(single.model, few, CPU)
+
+
+def test_weights_of_a_fusion_that_weighs_are_the_mean_of_what_it_tells() -> None:
+    modalities = {name: {"columns": [name], "encoder": "mlp"} for name in ("x", "half")}
+    predictor = pf.Predictor("y", modalities=modalities, fusion="gated", training={"epochs": 2}, augmentation="none")
+    predictor.fit(table(120, 0), progress=False)
+    rows = read_rows(read_table(table(50, 1), media_root=None), predictor.schema, training=False, answers=True)
+    found = contributions(predictor.model, rows, CPU, resamples=20).weights
+    assert found == pytest.approx(predictor.fusion_weights(table(50, 1), progress=False).mean().to_dict(), abs=1e-6)

@@ -11,18 +11,20 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from polyfuse.core.errors import InputError
 from polyfuse.core.progress import Progress, Silent
+from polyfuse.core.types import Inputs
 from polyfuse.data.batches import Source
 from polyfuse.data.measures import measures
 from polyfuse.data.rows import Rows
 from polyfuse.ensemble import shared_features
 from polyfuse.fitting.sources import encoded_source
-from polyfuse.inference import score
+from polyfuse.inference import run, score
 from polyfuse.metrics.bootstrap import Interval, draws, percentile_interval
 from polyfuse.metrics.metric import Floats
-from polyfuse.model import Model
+from polyfuse.model import FusionModel, Model, Texts
 
 _EXACT = 8  # modalities of which all subsets are measured
 _ORDERS = 64  # in which more of them are added, one after the other
@@ -49,6 +51,8 @@ class Contributions:
         beyond_best: by how much all together are better than it.
         beyond_late: by how much they are better than the mean of the answers to each modality alone (late fusion of
             the same model).
+        weights: mean over rows of the weight that the fusion itself gives each modality, of one that weighs them
+            (gates, shares of experts): where it looks, not what it gains. Empty of other fusions.
         orders: number of orders drawn of more than eight modalities; None where all subsets were measured. Intervals
             are over rows, not over orders.
         level: share of the resamples that an interval holds.
@@ -63,6 +67,7 @@ class Contributions:
     best: str
     beyond_best: Interval
     beyond_late: Interval
+    weights: dict[str, float]
     orders: int | None = None
     level: float = 0.95
 
@@ -113,7 +118,11 @@ def contributions(
     wanted = list(map(frozenset, subsets(names))) if orders is None else _of_orders(names, orders)
     metric = measures(rows.schema.target)[model.head.metrics[0]]
     truth = model.head.truth(model.head.encode(rows.answers)).cpu().numpy()
-    scores = _scores(model, rows, device, wanted, progress or Silent())
+    shared, shown = shared_features(model), progress or Silent()
+    sources: dict[str, Source] = {
+        name: encoded_source(model, rows, name, device, shown) for name in names if name in shared
+    }
+    scores = _scores(model, rows, device, wanted, sources, shown)
     late = np.mean([scores[frozenset([name])] for name in names], axis=0)
     worth, drawn = draws(metric, truth, [*scores.values(), late], resamples=resamples, seed=seed)
     sign = 1.0 if metric.greater_is_better else -1.0
@@ -149,6 +158,7 @@ def contributions(
         best=best,
         beyond_best=beyond(alone[best]),
         beyond_late=beyond(len(scores)),
+        weights=_weights(model, rows, device, sources),
         orders=None if orders is None else len(orders),
         level=level,
     )
@@ -227,13 +237,14 @@ def _row(weights: Mapping[Subset, float], place: Mapping[Subset, int], length: i
 
 
 def _scores(
-    model: Model, rows: Rows, device: torch.device, wanted: Sequence[Subset], progress: Progress
+    model: Model,
+    rows: Rows,
+    device: torch.device,
+    wanted: Sequence[Subset],
+    sources: Mapping[str, Source],
+    progress: Progress,
 ) -> dict[Subset, Floats]:
-    """Return the scores with each subset of the modalities alone; each encoder runs once."""
-    shared = shared_features(model)
-    sources: dict[str, Source] = {
-        name: encoded_source(model, rows, name, device, progress) for name in model.modalities if name in shared
-    }
+    """Return the scores with each subset of the modalities alone."""
     found: dict[Subset, Floats] = {}
     with progress.bar("Subsets of the modalities", len(wanted)) as bar:
         for some in wanted:
@@ -242,3 +253,17 @@ def _scores(
             found[some] = scores.numpy().astype(np.float64)
             bar.advance(1)
     return found
+
+
+def _weights(model: Model, rows: Rows, device: torch.device, sources: Mapping[str, Source]) -> dict[str, float]:
+    """Return the mean weight of each modality in a fusion that weighs them."""
+    weigh = getattr(model.fusion, "weights", None) if isinstance(model, FusionModel) else None
+    if weigh is None:
+        return {}
+
+    def answer(inputs: Inputs, present: Tensor, texts: Texts) -> Tensor:
+        weights: Tensor = weigh(model.encode(inputs, present), present)
+        return weights
+
+    found, _ = run(model, rows, device, answer, torch.zeros(len(model.modalities)), sources=sources)
+    return dict(zip(model.modalities, found.mean(0).tolist(), strict=True))

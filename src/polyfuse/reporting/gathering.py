@@ -49,7 +49,6 @@ class Subject:
         present: (rows, modalities) bool.
         history: figures of each epoch of the training.
         others: scores of simpler models for the same rows, by name.
-        weights: of a fusion that weighs modalities, their mean over the rows.
         run, table: what the artifact and the table are called, where they have a name.
         documents: of an attack and of a stress, where there are some.
         groups: values of the columns whose groups are compared (rows,), by name.
@@ -68,7 +67,6 @@ class Subject:
     training: Table | None = None
     history: Sequence[Mapping[str, float]] = ()
     others: Mapping[str, Array] = field(default_factory=dict)
-    weights: Mapping[str, float] | None = None
     run: str = ""
     table: str = ""
     documents: Mapping[str, dict[str, Any]] = field(default_factory=dict)

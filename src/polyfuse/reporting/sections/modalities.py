@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
-from polyfuse.evaluation.drawing import forest
+from polyfuse.evaluation.drawing import forest, table
 from polyfuse.evaluation.report import in_prose, metric_called
 from polyfuse.explanation.contributions import Contributions
 
@@ -33,4 +34,11 @@ def draw(part: Contributions, about: dict[str, Any]) -> str:
         f"<h3>Each alone</h3><p>The {said} of this model where all but one modality are taken away.</p>",
         forest({name: part.subsets[name] for name in part.values}, "Only", label),
     ]
+    if part.weights:
+        rows = [[escape(name), f"{weight:.1%}"] for name, weight in part.weights.items()]
+        parts += [
+            "<h3>What the fusion looks at</h3><p>The mean weight that the fusion itself gives each modality. It says where"
+            " it looks, not what that gains.</p>",
+            table(["Modality", "Weight"], rows, "Weights of the fusion"),
+        ]
     return "".join(parts)
