@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from polyfuse.calibration import Calibration
-from polyfuse.core.progress import Progress
 from polyfuse.core.types import Inputs
 from polyfuse.data.rows import Rows
 from polyfuse.explanation.methods import Floats
@@ -50,7 +49,6 @@ class Neighbourhood:
         rows: of the training table, with answers.
         device: where the model is.
         calibration: of its scores, where there is one.
-        progress: shows how far it is.
     """
 
     def __init__(
@@ -59,10 +57,9 @@ class Neighbourhood:
         rows: Rows,
         device: torch.device,
         calibration: Calibration | None = None,
-        progress: Progress | None = None,
     ) -> None:
         self.rows, self._model, self._device = rows, model, device
-        self._vectors = self._of(rows, progress)
+        self._vectors = self._of(rows)
         self._said = model.head.decode(calibrated(calibration, *score(model, rows, device)))
 
     @property
@@ -92,10 +89,10 @@ class Neighbourhood:
 
     def distances(self, rows: Rows) -> Floats:
         """Return 1 - cosine of rows and training rows: (rows, training rows)."""
-        found: Floats = 1 - self._of(rows, None).double().numpy() @ self._vectors.double().numpy().T
+        found: Floats = 1 - self._of(rows).double().numpy() @ self._vectors.double().numpy().T
         return found
 
-    def _of(self, rows: Rows, progress: Progress | None) -> Tensor:
+    def _of(self, rows: Rows) -> Tensor:
         """Return vectors (rows, dim) of length 1."""
         model, spaces = self._model, spaces_of(self._model)
         dims = [model.fusion.dim] if isinstance(model, FusionModel) else list(spaces.values())
@@ -109,4 +106,4 @@ class Neighbourhood:
             ]
             return F.normalize(torch.cat(parts, 1), dim=1) if parts else torch.zeros(len(present), 0)
 
-        return run(model, rows, self._device, vectors, torch.zeros(sum(dims)), progress=progress)[0]
+        return run(model, rows, self._device, vectors, torch.zeros(sum(dims)))[0]
