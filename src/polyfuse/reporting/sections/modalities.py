@@ -37,8 +37,8 @@ def draw(part: Contributions, about: dict[str, Any]) -> str:
     if part.weights:
         rows = [[escape(name), f"{weight:.1%}"] for name, weight in part.weights.items()]
         parts += [
-            "<h3>What the fusion looks at</h3><p>The mean weight that the fusion itself gives each modality. It says where"
-            " it looks, not what that gains.</p>",
+            "<h3>What the fusion looks at</h3><p>The mean weight that the fusion itself gives each modality. It says"
+            " where it looks, not what that gains.</p>",
             table(["Modality", "Weight"], rows, "Weights of the fusion"),
         ]
     return "".join(parts)
