@@ -155,8 +155,8 @@ def test_a_file_of_something_else_is_refused_before_any_work(place: Path) -> Non
 def test_a_time_limit_leaves_sections_out_and_says_so(place: Path) -> None:
     found = pf.load(place / "run").report(place / "test.csv", time_limit=1e-6, progress=False)
     assert not found.parts
-    assert all("time limit" in why for why in found.left_out.values())
-    assert "time limit" in found.to_html()
+    assert all("--time-limit" in why for why in found.left_out.values())
+    assert "--time-limit" in found.to_html()
 
 
 def test_a_single_modality_and_a_regression(tmp_path: Path) -> None:
@@ -168,3 +168,35 @@ def test_a_single_modality_and_a_regression(tmp_path: Path) -> None:
     assert len(document["sections"]["accuracy"]["curves"]["residuals"]) == 300
     assert math.isfinite(document["sections"]["interventions"]["effects"][0]["contrast"]["caused"]["value"])
     assert "Residuals" in found.to_html(tmp_path / "report.html")
+
+
+def test_an_interruption_keeps_what_was_measured(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("polyfuse.reporting.gathering.contributions", interrupted)
+    found = pf.load(place / "run").report(place / "test.csv", fast=True, progress=False)
+    assert "accuracy" in found.parts
+    assert found.left_out["modalities"] == "it was interrupted"
+    assert "data" in found.left_out
+
+
+@pytest.mark.parametrize("kind", ["several", "multilabel"])
+def test_other_targets(kind: str) -> None:
+    frame = table(260, 3)[["size", "noise", "y"]]
+    frame["z"] = frame["size"] + 1 if kind == "several" else [["a", "b"][: 1 + (x > 0)] for x in frame["size"]]
+    target = ["y", "z"] if kind == "several" else "z"
+    frame = frame if kind == "several" else frame.drop(columns="y")
+    modalities = {name: {"columns": [name], "encoder": "mlp"} for name in ("size", "noise")}
+    settings: dict[str, Any] = {"modalities": modalities, "fusion": "concat", "training": {"epochs": 2}}
+    predictor = pf.Predictor(target, **settings, augmentation="none").fit(frame, progress=False)
+    found = predictor.report(frame, fast=True, progress=False)
+    assert {"accuracy", "robustness", "data"} <= set(found.parts)
+    json.loads(found.to_json())
+    assert "<h1>" in found.to_html()
+    assert all("several targets" in why for name, why in found.left_out.items() if name in ("slices", "modalities"))
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(place: Path) -> None:
+    _, said = polyfuse("report", "run", "test.csv", "-o", "test.csv", cwd=place, code=2)
+    assert "is a file" in said

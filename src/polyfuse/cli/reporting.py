@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -39,8 +40,15 @@ def report(
 
     Example:  polyfuse report runs/price test.csv --fast
     """
+    from polyfuse.core.errors import InputError
     from polyfuse.predictor import load
 
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out} cannot be made ({error.strerror}); name another folder") from error
+    if not os.access(out, os.W_OK):
+        raise InputError(f"--out {out} is not a folder that you may write to; name another one")
     predictor = load(run)
     found = predictor.report(
         rows,

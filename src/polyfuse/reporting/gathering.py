@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import pandas as pd
 import torch
 
 from polyfuse.calibration import Calibration
-from polyfuse.core.errors import InputError, MissingExtra
+from polyfuse.core.errors import InputError, PolyfuseError
 from polyfuse.core.progress import Progress, Silent
 from polyfuse.core.version import __version__
 from polyfuse.data.reading import Table
@@ -96,6 +97,8 @@ def gather(
 ) -> ModelReport:
     """Measure everything, section by section; what cannot be measured is left out, and the report says why.
 
+    Ctrl-C ends the section under way, and no further one is begun.
+
     Args:
         subject: what it is about.
         size: how much is measured.
@@ -109,12 +112,14 @@ def gather(
     left_out: dict[str, str] = {}
     for name, section in gatherer.sections().items():
         if deadline is not None and time.monotonic() > deadline:
-            left_out[name] = "the time limit was reached before it was begun; raise --time-limit"
+            left_out[name] = "the time was up before it was begun; raise --time-limit"
             continue
         try:
             parts[name] = section()
-        except (InputError, MissingExtra) as error:
+        except PolyfuseError as error:
             left_out[name] = str(error)
+        except KeyboardInterrupt:
+            left_out[name], deadline = "it was interrupted", -math.inf
     about = gatherer.about() | {"seconds": time.monotonic() - begun}
     return ModelReport(about, parts, left_out)
 
