@@ -143,6 +143,8 @@ def test_embeddings_are_direction_length_and_presence() -> None:
         pooled, [[3 / rms, 4 / rms, 0, np.log1p(rms), np.log1p(1e-6), 0, 1]], rtol=1e-4, atol=1e-9
     )
     assert encoder.dim == 7
+    turned = np.array([4.0, 3.0], dtype=np.float32)[::-1]
+    np.testing.assert_array_equal(encoder.prepare([(turned, None)])["vectors"][0], [3, 4, 0])
     with pytest.raises(InputError, match="column 'c'"):
         EmbeddingEncoder([Column(name="c", type="embedding")])
 
