@@ -40,6 +40,8 @@ class Accuracy:
         baselines: simpler models fitted on the same training rows, by name.
         curves: what a threshold costs, or where a regression is wrong; of one target.
         history: figures of each epoch of the training.
+        comparison: of a model that was found, the candidates that were compared on rows kept aside, the document of
+            `metrics["comparison"]`.
     """
 
     report: Report
@@ -47,6 +49,7 @@ class Accuracy:
     baselines: dict[str, Baseline]
     curves: Curves | None
     history: list[dict[str, float]]
+    comparison: dict[str, Any] | None = None
 
     def __str__(self) -> str:
         lines = [f"beside {name}: {one.value}, better by {one.behind}" for name, one in self.baselines.items()]
@@ -60,6 +63,7 @@ class Accuracy:
             "baselines": {name: asdict(one) for name, one in self.baselines.items()},
             "curves": self.curves and self.curves.data(),
             "history": self.history,
+            "comparison": self.comparison,
         }
 
 
@@ -73,6 +77,7 @@ def accuracy(
     present: Mapping[str, float],
     others: Mapping[str, Array],
     history: Sequence[Mapping[str, float]],
+    comparison: dict[str, Any] | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Accuracy:
@@ -87,6 +92,7 @@ def accuracy(
         present: share of the rows in which each modality is present.
         others: scores of simpler models on the same rows, by name.
         history: figures of each epoch of the training.
+        comparison: the candidates that a model was found among.
         resamples: of the rows, for the intervals.
         seed: of all random numbers.
     """
@@ -101,7 +107,7 @@ def accuracy(
         (value,) = bootstrap([metric], y_true, scores, resamples=resamples, seed=seed).values()
         baselines[name] = Baseline(value, behind)
     drawn = None if target.parts else curves(y_true, y_score, target, seed=seed)
-    return Accuracy(report, metric.name, baselines, drawn, [dict(line) for line in history])
+    return Accuracy(report, metric.name, baselines, drawn, [dict(line) for line in history], comparison)
 
 
 def slices(rows: Rows, y_true: Array, y_score: Array, metric: str, *, seed: int = 0) -> Slices:

@@ -49,6 +49,7 @@ class Subject:
         training: their table, whose rows are not to be among those of the other.
         present: (rows, modalities) bool.
         history: figures of each epoch of the training.
+        comparison: the candidates that a model was found among.
         others: scores of simpler models for the same rows, by name.
         run, table: what the artifact and the table are called, where they have a name.
         documents: of an attack and of a stress, where there are some.
@@ -67,6 +68,7 @@ class Subject:
     train: Rows | None = None
     training: Table | None = None
     history: Sequence[Mapping[str, float]] = ()
+    comparison: dict[str, Any] | None = None
     others: Mapping[str, Array] = field(default_factory=dict)
     run: str = ""
     table: str = ""
@@ -179,6 +181,7 @@ class _Gatherer:
             present=dict(zip(subject.model.modalities, shares, strict=True)),
             others=subject.others,
             history=subject.history,
+            comparison=subject.comparison,
             resamples=self._size.resamples,
             seed=self._seed,
         )

@@ -56,7 +56,8 @@ _STYLE = """
 .pf .words { line-height: 2; } .pf .words mark { color: inherit; border-radius: 3px; padding: .1rem .15rem; }
 .pf .case { border: 1px solid var(--line); border-radius: 10px; padding: 1rem 1.1rem .5rem; margin: 1rem 0; }
 .pf .case h3 { margin-top: 0; } .pf .case h4 { font-size: .92rem; margin: 1rem 0 .3rem; }
-@media print { .pf { font-size: 11pt; } .pf nav { display: none; } .pf figure, .pf .case,
+@media print { .pf { font-size: 11pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  .pf nav { display: none; } .pf figure, .pf .case,
   .pf table { break-inside: avoid; }
   .pf .scroll { overflow: visible; } }
 @media (max-width: 40rem) { .pf { font-size: 15px; } .pf td:not(.text) { white-space: normal; }

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
 from polyfuse.evaluation.drawing import between, dots, forest, heat, lines, scatter, scrolled, table
 from polyfuse.evaluation.report import Report, metric_called, number_text
+from polyfuse.metrics.bootstrap import Interval
 from polyfuse.reporting.accuracy import Accuracy
 
+_CANDIDATES = 10  # that are shown
 _CURVES = {"loss": "loss", "validation_loss": "validation loss"}
 
 
@@ -30,7 +33,7 @@ def draw(part: Accuracy, about: dict[str, Any]) -> str:
             forest({"this model": part.report.intervals[part.metric], **values}, "Model", label),
             forest(behind, "Difference", label),
         ]
-    parts += [f'<div class="plots">{"".join(_curves(part))}</div>']
+    parts += [f'<div class="plots">{"".join(_curves(part))}</div>', _found(part.comparison)]
     return "".join(parts)
 
 
@@ -112,6 +115,26 @@ def _curves(part: Accuracy) -> list[str]:
             )
         )
     return drawn
+
+
+def _found(comparison: Mapping[str, Any] | None) -> str:
+    """Draw the candidates that a model was found among, the best first."""
+    if comparison is None:
+        return ""
+    metric = metric_called(comparison["metric"])
+    measured = [one for one in comparison["candidates"] if one["value"] is not None and one["low"] is not None]
+    if not measured:
+        return ""
+    measured.sort(key=lambda one: one["value"], reverse=metric.greater_is_better)
+    rows = {
+        f"{one['candidate']}{' (taken)' if one['weight'] else ''}": Interval(one["value"], one["low"], one["high"])
+        for one in measured[:_CANDIDATES]
+    }
+    reason = str(comparison["reason"])
+    return (
+        "<h3>How it was found</h3><p>Ways to combine, compared on training rows kept aside."
+        f" {escape(reason[:1].upper() + reason[1:])}.</p>{forest(rows, 'Way to combine', metric.label)}"
+    )
 
 
 def _figure(drawn: str, said: str) -> str:

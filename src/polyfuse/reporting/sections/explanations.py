@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from polyfuse.evaluation.drawing import bar, table
+from polyfuse.evaluation.drawing import bar, svg, table
 from polyfuse.evaluation.report import number_text
 from polyfuse.explanation import AudioPart, Counterfactuals, ImagePart, Part, RowExplanation, TablePart, TextPart
 from polyfuse.explanation.parts import short
@@ -115,7 +115,19 @@ def _sound(part: AudioPart) -> str:
     veil, share = colours(part.weights)[at][None], np.abs(strength(part.weights))[at][None, :, None] * 0.6
     mixed = grey[..., None] * (1 - share) + veil * share
     made = Image.fromarray(mixed.clip(0, 255).astype(np.uint8)).resize((560, 120), Image.Resampling.BILINEAR)
-    return _image(made, f"The spectrogram (time to the right, {part.seconds:.2f} s; pitch upwards) under its weights")
+    said = f"The spectrogram (time to the right, {part.seconds:.2f} s; pitch upwards) under its weights"
+    return _wave(part) + _image(made, said)
+
+
+def _wave(part: AudioPart) -> str:
+    """Draw the waveform between its least and greatest samples."""
+    most = float(np.abs(part.wave).max(initial=0.0)) or 1.0
+    x = np.linspace(0, 560, len(part.wave))
+    upper, lower = (30 - 28 * part.wave[:, side] / most for side in (1, 0))
+    points = [*zip(x, upper, strict=True), *zip(x[::-1], lower[::-1], strict=True)]
+    path = " ".join(f"{a:.0f},{b:.1f}" for a, b in points)
+    drawn = svg(560, 60, "The waveform", f'<polygon points="{path}" fill="var(--soft)"/>')
+    return f"<figure>{drawn}<figcaption>The waveform.</figcaption></figure>"
 
 
 def _image(image: Image.Image, said: str) -> str:
