@@ -200,3 +200,16 @@ def test_other_targets(kind: str) -> None:
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(place: Path) -> None:
     _, said = polyfuse("report", "run", "test.csv", "-o", "test.csv", cwd=place, code=2)
     assert "is a file" in said
+
+
+def test_a_model_that_was_found_tells_how() -> None:
+    frame = table(200, 4)[["size", "noise", "y"]]
+    modalities = {name: {"columns": [name], "encoder": "mlp"} for name in ("size", "noise")}
+    fusion = {"name": "auto", "candidates": ["linear"], "folds": 2}
+    predictor = pf.Predictor("y", modalities=modalities, fusion=fusion, augmentation="none")
+    found = predictor.fit(frame, progress=False).report(frame, fast=True, time_limit=3600, progress=False)
+    document = json.loads(found.to_json())
+    assert document["sections"]["accuracy"]["comparison"] == predictor.metrics["comparison"]
+    html = found.to_html()
+    assert "How it was found" in html
+    assert "linear (taken)" in html

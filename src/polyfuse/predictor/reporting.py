@@ -85,7 +85,7 @@ class Reporting(Comparing, Answering):
             train=known,
             training=training,
             history=self.metrics.get("training", {}).get("history", ()),
-            comparison=self.metrics.get("comparison"),
+            comparison=self.metrics.get("comparison") or None,
             others=others,
             run=self._folder.name if self._folder is not None else "",
             table=Path(data).name if isinstance(data, str | Path) else "",
