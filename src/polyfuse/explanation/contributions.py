@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from polyfuse.calibration import Calibration
 from polyfuse.core.errors import InputError
 from polyfuse.core.progress import Progress, Silent
 from polyfuse.core.types import Inputs
@@ -89,6 +90,7 @@ def contributions(
     rows: Rows,
     device: torch.device,
     *,
+    calibration: Calibration | None = None,
     resamples: int = 500,
     level: float = 0.95,
     seed: int = 0,
@@ -100,6 +102,7 @@ def contributions(
         model: on the device.
         rows: with answers; Features of all of them are held in memory.
         device: where the model is.
+        calibration: of its scores; they are taken as they are when left out.
         resamples: of the rows, for the intervals.
         level: share of them that an interval holds.
         seed: of the resamples, and of the orders of more than eight modalities.
@@ -122,7 +125,7 @@ def contributions(
     sources: dict[str, Source] = {
         name: encoded_source(model, rows, name, device, shown) for name in names if name in shared
     }
-    scores = _scores(model, rows, device, wanted, sources, shown)
+    scores = _scores(model, rows, device, wanted, sources, calibration, shown)
     late = np.mean([scores[frozenset([name])] for name in names], axis=0)
     worth, drawn = draws(metric, truth, [*scores.values(), late], resamples=resamples, seed=seed)
     sign = 1.0 if metric.greater_is_better else -1.0
@@ -206,6 +209,14 @@ def called(some: Subset, names: Sequence[str]) -> str:
     return " + ".join(name for name in names if name in some) or "nothing"
 
 
+def calibrated(calibration: Calibration | None, scores: Tensor, present: Tensor) -> Floats:
+    """Return scores as they are answered (rows, …). present: (rows, modalities) bool."""
+    found = scores.numpy()
+    if calibration is not None:
+        found = calibration.apply(found, present.any(1).numpy())
+    return found.astype(np.float64)
+
+
 def _orders(names: Sequence[str], seed: int) -> list[tuple[str, ...]]:
     """Draw orders, each with its reverse: what an order says too much, the reverse says too little."""
     random = np.random.default_rng(seed)
@@ -242,6 +253,7 @@ def _scores(
     device: torch.device,
     wanted: Sequence[Subset],
     sources: Mapping[str, Source],
+    calibration: Calibration | None,
     progress: Progress,
 ) -> dict[Subset, Floats]:
     """Return the scores with each subset of the modalities alone."""
@@ -249,8 +261,7 @@ def _scores(
     with progress.bar("Subsets of the modalities", len(wanted)) as bar:
         for some in wanted:
             gone = [name for name in model.modalities if name not in some]
-            scores, _ = score(model, rows, device, without=gone, sources=sources)
-            found[some] = scores.numpy().astype(np.float64)
+            found[some] = calibrated(calibration, *score(model, rows, device, without=gone, sources=sources))
             bar.advance(1)
     return found
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from polyfuse.calibration import Calibration
 from polyfuse.core.errors import InputError
 from polyfuse.core.progress import Progress, Silent
 from polyfuse.data.batches import Source
@@ -18,6 +19,7 @@ from polyfuse.data.measures import measures
 from polyfuse.data.rows import Rows
 from polyfuse.data.schema import Column, Target
 from polyfuse.ensemble import shared_features
+from polyfuse.explanation.contributions import calibrated
 from polyfuse.fitting.sources import encoded_source
 from polyfuse.inference import score
 from polyfuse.metrics.bootstrap import Interval, draws, percentile_interval
@@ -102,7 +104,14 @@ class Interventions:
 
 
 def interventions(
-    model: Model, rows: Rows, device: torch.device, *, draw: int = 3, seed: int = 0, progress: Progress | None = None
+    model: Model,
+    rows: Rows,
+    device: torch.device,
+    *,
+    calibration: Calibration | None = None,
+    draw: int = 3,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Interventions:
     """Set columns and modalities by hand, and look at what the model answers.
 
@@ -110,6 +119,7 @@ def interventions(
         model: on the device.
         rows: with answers, at least two.
         device: where the model is.
+        calibration: of its scores; they are taken as they are when left out.
         draw: values drawn for each row.
         seed: of all random numbers.
         progress: shows how far it is.
@@ -123,7 +133,7 @@ def interventions(
         raise InputError(f"interventions need at least 2 rows to draw from; {len(rows)} is given")
     progress = progress or Silent()
     schema = rows.schema
-    bench = _Bench(model, rows, device, draw, seed, progress)
+    bench = _Bench(model, rows, device, calibration, draw, seed, progress)
     tables = [c for c in schema.columns if c.type in ("number", "category", "datetime")]
     several = [name for name in schema.modalities if len(schema.modalities) > 1]
     effects = []
@@ -142,9 +152,17 @@ class _Bench:
     """A model and rows, whose cells are set."""
 
     def __init__(
-        self, model: Model, rows: Rows, device: torch.device, draw: int, seed: int, progress: Progress
+        self,
+        model: Model,
+        rows: Rows,
+        device: torch.device,
+        calibration: Calibration | None,
+        draw: int,
+        seed: int,
+        progress: Progress,
     ) -> None:
         self._model, self._rows, self._device, self._draw, self._seed = model, rows, device, draw, seed
+        self._calibration = calibration
         self._target: Target = rows.schema.target
         self.metric = measures(self._target)[model.head.metrics[0]]
         self._truth = model.head.truth(model.head.encode(rows.answers)).cpu().numpy()
@@ -200,8 +218,8 @@ class _Bench:
     def _scores(self, cells: Mapping[tuple[str, int], Any]) -> Floats:
         changed = {self._owner[column] for column, _ in cells}
         sources: dict[str, Source] = {name: some for name, some in self._sources.items() if name not in changed}
-        scores, _ = score(self._model, self._rows.replaced(cells), self._device, sources=sources)
-        return scores.numpy().astype(np.float64)
+        answered = score(self._model, self._rows.replaced(cells), self._device, sources=sources)
+        return calibrated(self._calibration, *answered)
 
 
 def _levels(column: Column, cells: Sequence[Any]) -> tuple[_Value, _Value] | None:

@@ -209,13 +209,21 @@ class _Gatherer:
         rows = self._some(self._size.subsets)
         resamples, seed = self._size.resamples // 2, self._seed
         self._given = contributions(
-            self._of.model, rows, self._of.device, resamples=resamples, seed=seed, progress=self._progress
+            self._of.model,
+            rows,
+            self._of.device,
+            calibration=self._of.calibration,
+            resamples=resamples,
+            seed=seed,
+            progress=self._progress,
         )
         return self._given
 
     def _interventions(self) -> Part:
         rows, draw = self._some(self._size.interventions), self._size.draw
-        return interventions(self._of.model, rows, self._of.device, draw=draw, seed=self._seed, progress=self._progress)
+        given = self._of.model, rows, self._of.device
+        how: dict[str, Any] = {"calibration": self._of.calibration, "draw": draw, "seed": self._seed}
+        return interventions(*given, **how, progress=self._progress)
 
     def _explanations(self) -> Part:
         subject, fast = self._of, self._size == FAST
