@@ -12,7 +12,7 @@ import torch
 import polyfuse as pf
 from polyfuse.core.errors import InputError, RecipeError
 from polyfuse.data.augmentation.source import AugmentedSource
-from polyfuse.training.loop import _drawn, _mix
+from polyfuse.training.chance import drawn_for, mix_of
 
 QUICK = {"epochs": 3, "batch_size": 16}
 
@@ -133,8 +133,8 @@ def test_mixup_mixes_rows_and_answers() -> None:
     expected = 0.3 * model.head.loss(output, answers) + 0.7 * model.head.loss(output, answers[order])
     torch.testing.assert_close(model.loss(inputs, present, answers, (order, 0.3)), expected)
     torch.testing.assert_close(model.loss(inputs, present, answers, (order, 1.0)), model.loss(inputs, present, answers))
-    assert _mix(6, 0.0, _drawn(0)) is None
-    drawn = [_mix(6, 0.4, _drawn(i)) for i in range(400)]
+    assert mix_of(6, 0.0, drawn_for(0)) is None
+    drawn = [mix_of(6, 0.4, drawn_for(i)) for i in range(400)]
     shares = np.array([mix[1] for mix in drawn if mix is not None])
     assert shares.mean() == pytest.approx(0.5, abs=0.07)
     assert shares.var() == pytest.approx(0.25 / (2 * 0.4 + 1), abs=0.03)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 import polyfuse as pf
 from polyfuse.core import processes
-from polyfuse.training.loop import _drawn, _hide
+from polyfuse.training.chance import drawn_for, hidden
 from polyfuse.training.parallel import part_of, spread
 
 WORDS = ["one", "two", "cat", "dog", "a", "b"]
@@ -226,13 +226,13 @@ def test_parts_are_shared_out_and_come_back_in_order(monkeypatch: pytest.MonkeyP
 
 def test_rows_of_a_batch_are_hidden_alike_however_many_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
     present = torch.ones(7, 3, dtype=torch.bool)
-    whole = _hide(present, 0.5, _drawn(1, 2), 7)
+    whole = hidden(present, 0.5, drawn_for(1, 2), 7)
     for count in (2, 3, 9):
         monkeypatch.setattr(processes, "count", lambda: count)  # noqa: B023
         seen = torch.zeros(7, dtype=torch.long)
         for rank in range(count):
             monkeypatch.setattr(processes, "rank", lambda: rank)  # noqa: B023
             rows, counted = part_of(range(7))
-            assert torch.equal(_hide(present[rows], 0.5, _drawn(1, 2), 7), whole[rows])
+            assert torch.equal(hidden(present[rows], 0.5, drawn_for(1, 2), 7), whole[rows])
             seen[rows[:counted]] += 1
         assert seen.tolist() == [1] * 7

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from polyfuse.attacks.threat import Threat
 from polyfuse.core import processes
@@ -24,8 +24,9 @@ from polyfuse.core.progress import Bar, Progress, Silent
 from polyfuse.core.types import Batch, Inputs, Tensors
 from polyfuse.data.batches import Batches
 from polyfuse.metrics import METRICS, Metric
-from polyfuse.model import FusionModel, Mix
+from polyfuse.model import FusionModel
 from polyfuse.training.adversarial import AdversarialSettings, Adversary, cost_of_step
+from polyfuse.training.chance import drawn_for, hidden, mix_of
 from polyfuse.training.checkpoints import Checkpoint, Checkpoints, random_states, set_random_states
 from polyfuse.training.fairness import FairObjective
 from polyfuse.training.noise import with_noise
@@ -158,7 +159,7 @@ class Trainer:
             self._restore()
         state = self._state
         if processes.rank():  # its rows are not those of the first, and nor is what is dropped from them
-            torch.manual_seed(_drawn(self.settings.seed, processes.rank(), state.updates).integers(2**63).item())
+            torch.manual_seed(drawn_for(self.settings.seed, processes.rank(), state.updates).integers(2**63).item())
         total = self._last * self._updates_per_epoch
         for encoder, tuning in self._tunings:
             tuning.begin(encoder, total)
@@ -207,12 +208,12 @@ class Trainer:
         for rows, (mine, counted), batch in zip(order[state.batch :], parts, loader, strict=True):
             batch = batch.to(self.accelerator.device)
             assert batch.target is not None
-            drawn = _drawn(settings.seed, state.epoch, state.batch)
-            present = _hide(batch.present, settings.modality_dropout, drawn, len(rows))
-            mix = _mix(len(mine), settings.mixup, drawn)
+            drawn = drawn_for(settings.seed, state.epoch, state.batch)
+            present = hidden(batch.present, settings.modality_dropout, drawn, len(rows))
+            mix = mix_of(len(mine), settings.mixup, drawn)
             if settings.noise:
                 # Drawn apart for each process: their rows are others.
-                seed = int(_drawn(settings.seed, state.epoch, state.batch, 1 + processes.rank()).integers(2**63))
+                seed = int(drawn_for(settings.seed, state.epoch, state.batch, 1 + processes.rank()).integers(2**63))
                 random = torch.Generator(self.accelerator.device).manual_seed(seed)
                 noisy = with_noise(self._replica.model, batch.inputs, settings.noise, random)
                 batch = replace(batch, inputs=noisy)
@@ -398,32 +399,3 @@ def _scored(step: nn.Module, head: Head, batches: Batches, device: torch.device)
 
     truths, scores, losses = zip(*spread(lambda some: map(score, batches.loader(some)), order), strict=True)
     return np.concatenate(truths), np.concatenate(scores), sum(losses) / len(rows)
-
-
-def _drawn(*numbers: int) -> np.random.Generator:
-    """Return the generator of one batch, the same in every process, and after a run was taken up again."""
-    return np.random.default_rng(numbers)
-
-
-def _mix(rows: int, alpha: float, drawn: np.random.Generator) -> Mix | None:
-    """Draw what a batch is mixed with."""
-    if alpha == 0:
-        return None
-    share = float(drawn.beta(alpha, alpha))
-    return torch.from_numpy(drawn.permutation(rows)), share
-
-
-def _hide(present: Tensor, rate: float, drawn: np.random.Generator, rows: int) -> Tensor:
-    """Hide a share of the present modalities, but never the last one of a row.
-
-    Args:
-        present: (this process's part of the batch, modalities) bool.
-        rate: the share.
-        drawn: of the batch.
-        rows: of the whole batch: what is hidden does not depend on how many processes share it.
-    """
-    if rate == 0:
-        return present
-    some = part_of(range(rows))[0]
-    kept = present & torch.from_numpy(drawn.random((rows, present.shape[1]))[some] >= rate).to(present.device)
-    return torch.where(kept.any(1, keepdim=True), kept, present)
