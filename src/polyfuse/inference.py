@@ -20,7 +20,7 @@ from polyfuse.data.measures import parts_of
 from polyfuse.data.rows import Rows
 from polyfuse.data.schema import Target
 from polyfuse.ensemble import Ensemble
-from polyfuse.model import Model, Texts
+from polyfuse.model import FusionModel, Model, Texts
 from polyfuse.training.encoding import EncodedSource
 
 _WINDOW = 512  # rows prepared together, then sorted by length
@@ -97,6 +97,22 @@ def score(model: Model, rows: Rows, device: torch.device, **options: Any) -> tup
     A row in which nothing is present gets the head's prior. Options are those of `run`.
     """
     return run(model, rows, device, model.scores, model.head.prior(), **options)
+
+
+def weights_of(model: Model, rows: Rows, device: torch.device, **options: Any) -> Tensor | None:
+    """Return how much each modality counts in each row (rows, modalities), of a fusion that weighs them; else None.
+
+    Options are those of `run`.
+    """
+    weigh = getattr(model.fusion, "weights", None) if isinstance(model, FusionModel) else None
+    if weigh is None:
+        return None
+
+    def answer(inputs: Inputs, present: Tensor, texts: Texts) -> Tensor:
+        weights: Tensor = weigh(model.encode(inputs, present), present)
+        return weights
+
+    return run(model, rows, device, answer, torch.zeros(len(model.modalities)), **options)[0]
 
 
 @torch.inference_mode()

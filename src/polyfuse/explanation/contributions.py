@@ -16,16 +16,16 @@ from torch import Tensor
 from polyfuse.calibration import Calibration
 from polyfuse.core.errors import InputError
 from polyfuse.core.progress import Progress, Silent
-from polyfuse.core.types import Inputs
 from polyfuse.data.batches import Source
 from polyfuse.data.measures import measures
 from polyfuse.data.rows import Rows
 from polyfuse.ensemble import shared_features
 from polyfuse.fitting.sources import encoded_source
-from polyfuse.inference import run, score
+from polyfuse.inference import score, weights_of
 from polyfuse.metrics.bootstrap import Interval, draws, percentile_interval
 from polyfuse.metrics.metric import Floats
-from polyfuse.model import FusionModel, Model, Texts
+from polyfuse.model import Model
+from polyfuse.search.material import FeatureSource
 
 _EXACT = 8  # modalities of which all subsets are measured
 _ORDERS = 64  # in which more of them are added, one after the other
@@ -91,6 +91,7 @@ def contributions(
     device: torch.device,
     *,
     calibration: Calibration | None = None,
+    sources: Mapping[str, Source] | None = None,
     resamples: int = 500,
     level: float = 0.95,
     seed: int = 0,
@@ -103,6 +104,7 @@ def contributions(
         rows: with answers; Features of all of them are held in memory.
         device: where the model is.
         calibration: of its scores; they are taken as they are when left out.
+        sources: of these rows, as `shared_sources` gives them, where they are known.
         resamples: of the rows, for the intervals.
         level: share of them that an interval holds.
         seed: of the resamples, and of the orders of more than eight modalities.
@@ -121,10 +123,9 @@ def contributions(
     wanted = list(map(frozenset, subsets(names))) if orders is None else _of_orders(names, orders)
     metric = measures(rows.schema.target)[model.head.metrics[0]]
     truth = model.head.truth(model.head.encode(rows.answers)).cpu().numpy()
-    shared, shown = shared_features(model), progress or Silent()
-    sources: dict[str, Source] = {
-        name: encoded_source(model, rows, name, device, shown) for name in names if name in shared
-    }
+    shown = progress or Silent()
+    sources = shared_sources(model, rows, device, shown) if sources is None else sources
+    weights = weights_of(model, rows, device, sources=sources)
     scores = _scores(model, rows, device, wanted, sources, calibration, shown)
     late = np.mean([scores[frozenset([name])] for name in names], axis=0)
     worth, drawn = draws(metric, truth, [*scores.values(), late], resamples=resamples, seed=seed)
@@ -161,7 +162,7 @@ def contributions(
         best=best,
         beyond_best=beyond(alone[best]),
         beyond_late=beyond(len(scores)),
-        weights=_weights(model, rows, device, sources),
+        weights={} if weights is None else dict(zip(names, weights.mean(0).tolist(), strict=True)),
         orders=None if orders is None else len(orders),
         level=level,
     )
@@ -207,6 +208,12 @@ def interaction_weights(names: Sequence[str], a: str, b: str) -> dict[Subset, fl
 def called(some: Subset, names: Sequence[str]) -> str:
     """Return what a subset is called: "image + audio"; "nothing"."""
     return " + ".join(name for name in names if name in some) or "nothing"
+
+
+def shared_sources(model: Model, rows: Rows, device: torch.device, progress: Progress) -> dict[str, FeatureSource]:
+    """Return the Features of each modality of which Features will do; each encoder runs once over the rows."""
+    shared = shared_features(model)
+    return {name: encoded_source(model, rows, name, device, progress) for name in model.modalities if name in shared}
 
 
 def calibrated(calibration: Calibration | None, scores: Tensor, present: Tensor) -> Floats:
@@ -264,17 +271,3 @@ def _scores(
             found[some] = calibrated(calibration, *score(model, rows, device, without=gone, sources=sources))
             bar.advance(1)
     return found
-
-
-def _weights(model: Model, rows: Rows, device: torch.device, sources: Mapping[str, Source]) -> dict[str, float]:
-    """Return the mean weight of each modality in a fusion that weighs them."""
-    weigh = getattr(model.fusion, "weights", None) if isinstance(model, FusionModel) else None
-    if weigh is None:
-        return {}
-
-    def answer(inputs: Inputs, present: Tensor, texts: Texts) -> Tensor:
-        weights: Tensor = weigh(model.encode(inputs, present), present)
-        return weights
-
-    found, _ = run(model, rows, device, answer, torch.zeros(len(model.modalities)), sources=sources)
-    return dict(zip(model.modalities, found.mean(0).tolist(), strict=True))

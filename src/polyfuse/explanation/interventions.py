@@ -18,14 +18,11 @@ from polyfuse.data.batches import Source
 from polyfuse.data.measures import measures
 from polyfuse.data.rows import Rows
 from polyfuse.data.schema import Column, Target
-from polyfuse.ensemble import shared_features
-from polyfuse.explanation.contributions import calibrated
-from polyfuse.fitting.sources import encoded_source
+from polyfuse.explanation.contributions import calibrated, shared_sources
 from polyfuse.inference import score
 from polyfuse.metrics.bootstrap import Interval, draws, percentile_interval
 from polyfuse.metrics.metric import Floats
 from polyfuse.model import Model
-from polyfuse.search.material import FeatureSource
 
 _LEAST = 20  # rows that must have a value for it to be compared
 _RESAMPLED, _LEVEL = 500, 0.95
@@ -109,6 +106,7 @@ def interventions(
     device: torch.device,
     *,
     calibration: Calibration | None = None,
+    sources: Mapping[str, Source] | None = None,
     draw: int = 3,
     seed: int = 0,
     progress: Progress | None = None,
@@ -120,6 +118,7 @@ def interventions(
         rows: with answers, at least two.
         device: where the model is.
         calibration: of its scores; they are taken as they are when left out.
+        sources: of these rows, as `shared_sources` gives them, where they are known.
         draw: values drawn for each row.
         seed: of all random numbers.
         progress: shows how far it is.
@@ -133,7 +132,8 @@ def interventions(
         raise InputError(f"interventions need at least 2 rows to draw from; {len(rows)} is given")
     progress = progress or Silent()
     schema = rows.schema
-    bench = _Bench(model, rows, device, calibration, draw, seed, progress)
+    sources = shared_sources(model, rows, device, progress) if sources is None else sources
+    bench = _Bench(model, rows, device, calibration, sources, draw, seed)
     tables = [c for c in schema.columns if c.type in ("number", "category", "datetime")]
     several = [name for name in schema.modalities if len(schema.modalities) > 1]
     effects = []
@@ -157,19 +157,15 @@ class _Bench:
         rows: Rows,
         device: torch.device,
         calibration: Calibration | None,
+        sources: Mapping[str, Source],
         draw: int,
         seed: int,
-        progress: Progress,
     ) -> None:
         self._model, self._rows, self._device, self._draw, self._seed = model, rows, device, draw, seed
-        self._calibration = calibration
+        self._calibration, self._sources = calibration, sources
         self._target: Target = rows.schema.target
         self.metric = measures(self._target)[model.head.metrics[0]]
         self._truth = model.head.truth(model.head.encode(rows.answers)).cpu().numpy()
-        shared = shared_features(model)
-        self._sources: dict[str, FeatureSource] = {
-            name: encoded_source(model, rows, name, device, progress) for name in model.modalities if name in shared
-        }
         self._owner = {column: name for name, columns in rows.schema.modalities.items() for column in columns}
         self._plain = self._scores({})
 

@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 
 from polyfuse.core.errors import InputError
 from polyfuse.core.progress import Progress
-from polyfuse.core.types import Inputs
 from polyfuse.data.rows import Rows
-from polyfuse.inference import Answers, answers_of, run, score
-from polyfuse.model import FusionModel, Texts
+from polyfuse.inference import Answers, answers_of, score, weights_of
 from polyfuse.predictor.holding import Holder
 from polyfuse.progress import make_progress
 
@@ -153,21 +151,12 @@ class Answering(Holder):
         Raises:
             InputError: the fusion has no weights.
         """
-        built = self._need_model()
-        model = built.model
-        weigh = getattr(model.fusion, "weights", None) if isinstance(model, FusionModel) else None
-        if weigh is None:
+        model, rows = self._need_model().model, self._rows_to_answer(data)
+        weights = weights_of(model, rows, self._device, progress=make_progress(progress))
+        if weights is None:
             name = self.recipe.fusion.name
             raise InputError(f"the fusion {name!r} has no weights to read; fit with  fusion='gated'  or  fusion='late'")
-
-        def answer(inputs: Inputs, present: torch.Tensor, texts: Texts) -> torch.Tensor:
-            weights: torch.Tensor = weigh(model.encode(inputs, present), present)
-            return weights
-
-        names = list(built.model.modalities)
-        rows = self._rows_to_answer(data)
-        weights, _ = run(model, rows, self._device, answer, torch.zeros(len(names)), progress=make_progress(progress))
-        return pd.DataFrame(weights.numpy(), index=rows.index, columns=names)
+        return pd.DataFrame(weights.numpy(), index=rows.index, columns=list(model.modalities))
 
     def evaluate(self, data: Any, *, without: Collection[str] = (), progress: bool | Progress | None = None) -> Report:
         """Measure the model on rows whose answers are known; of several targets, each on the rows that have it.

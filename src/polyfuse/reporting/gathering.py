@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from polyfuse.core.progress import Progress, Silent
 from polyfuse.core.version import __version__
 from polyfuse.data.reading import Table
 from polyfuse.data.rows import Rows
-from polyfuse.explanation.contributions import Contributions, contributions
+from polyfuse.explanation.contributions import Contributions, contributions, shared_sources
 from polyfuse.explanation.interventions import interventions
 from polyfuse.fairness import measure
 from polyfuse.metrics.metric import Array
@@ -30,6 +31,7 @@ from polyfuse.reporting.cases import cases
 from polyfuse.reporting.certainty import certainty
 from polyfuse.reporting.document import ModelReport, Part
 from polyfuse.reporting.standing import standing
+from polyfuse.search.material import FeatureSource
 
 
 @dataclass(frozen=True)
@@ -78,15 +80,20 @@ class Subject:
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: rows of each part, resamples, and values drawn."""
+    """How much is measured.
+
+    Attributes:
+        resamples: of the rows, for intervals.
+        rows: at most so many are taken parts away from, and set by hand.
+        draw: values drawn for each of them.
+    """
 
     resamples: int = 1000
-    subsets: int = 2000
-    interventions: int = 1000
+    rows: int = 1000
     draw: int = 3
 
 
-FAST = Size(resamples=300, subsets=400, interventions=300, draw=1)
+FAST = Size(resamples=300, rows=300, draw=1)
 
 
 def gather(
@@ -206,24 +213,24 @@ class _Gatherer:
         return measure(self._truth, self._of.scores, target, self._of.groups, resamples=resamples, seed=seed)
 
     def _modalities(self) -> Part:
-        rows = self._some(self._size.subsets)
-        resamples, seed = self._size.resamples // 2, self._seed
+        (rows, sources), seed = self._some, self._seed
         self._given = contributions(
             self._of.model,
             rows,
             self._of.device,
             calibration=self._of.calibration,
-            resamples=resamples,
+            sources=sources,
+            resamples=self._size.resamples // 2,
             seed=seed,
             progress=self._progress,
         )
         return self._given
 
     def _interventions(self) -> Part:
-        rows, draw = self._some(self._size.interventions), self._size.draw
+        rows, sources = self._some
         given = self._of.model, rows, self._of.device
-        how: dict[str, Any] = {"calibration": self._of.calibration, "draw": draw, "seed": self._seed}
-        return interventions(*given, **how, progress=self._progress)
+        how: dict[str, Any] = {"calibration": self._of.calibration, "sources": sources, "draw": self._size.draw}
+        return interventions(*given, **how, seed=self._seed, progress=self._progress)
 
     def _explanations(self) -> Part:
         subject, fast = self._of, self._size == FAST
@@ -249,9 +256,10 @@ class _Gatherer:
             progress=self._progress,
         )
 
-    def _some(self, most: int) -> Rows:
-        """Return at most so many of the rows, drawn at random."""
-        rows = self._of.rows
-        if len(rows) <= most:
-            return rows
-        return rows.subset(np.sort(np.random.default_rng(self._seed).permutation(len(rows))[:most]).tolist())
+    @cached_property
+    def _some(self) -> tuple[Rows, dict[str, FeatureSource]]:
+        """Some of the rows, drawn at random, and their Features: what is asked of them is asked often."""
+        rows, most = self._of.rows, self._size.rows
+        if len(rows) > most:
+            rows = rows.subset(np.sort(np.random.default_rng(self._seed).permutation(len(rows))[:most]).tolist())
+        return rows, shared_sources(self._of.model, rows, self._of.device, self._progress)
