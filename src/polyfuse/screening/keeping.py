@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from polyfuse.core.errors import ArtifactError
+from polyfuse.core.files import read_about
 from polyfuse.data.schema import Strict
 from polyfuse.model import Model
 from polyfuse.screening.fitting import MOST
@@ -17,7 +17,6 @@ from polyfuse.screening.screen import Screen, Shape, shapes_fit
 
 FORMAT = 1
 _ABOUT, _TENSORS = "screen.json", "screen.safetensors"
-_MAX_TEXT = 1 << 20  # bytes of the JSON
 
 
 class _About(Strict):
@@ -66,16 +65,12 @@ def load_screen(folder: Path, model: Model) -> Screen | None:
     if not (folder / _ABOUT).is_file():
         return None
     try:
-        if (folder / _ABOUT).stat().st_size > _MAX_TEXT:
-            raise ValueError(f"{_ABOUT} has more than {_MAX_TEXT:,} bytes")
-        about = _About.model_validate(json.loads((folder / _ABOUT).read_text(encoding="utf-8")))
-        if about.format > FORMAT:
-            raise ValueError(f"format {about.format}, and this version reads up to {FORMAT}: upgrade polyfuse")
+        about = read_about(folder / _ABOUT, _About, format=FORMAT)
         if about.task != model.head.task or not shapes_fit(model, about.spaces, most=MOST):
             raise ValueError(f"{_ABOUT} does not describe a screen of this model")
         screen = Screen(about.task, about.spaces, neighbours=about.neighbours, rate=about.rate, rows=about.rows)
         _fill(screen, folder / _TENSORS)
-    except (OSError, ValueError, ValidationError, SafetensorError) as error:
+    except (OSError, ValueError, ArtifactError, SafetensorError) as error:
         told = " ".join(str(error).split())[:300]
         raise ArtifactError(
             f"{folder} is damaged ({told}); restore it from a copy, or fit another screen with  fit_screen"
