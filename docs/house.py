@@ -11,6 +11,7 @@ from pathlib import Path
 CAPTIONS = {
     "cli": "commands, their tables and exit codes",
     "testing": "checks of every component",
+    "serving": "answers over HTTP, a page, a log",
     "predictor": "the face: fit, predict, evaluate, save, load",
     "reporting": "all that is measured, as JSON and as one page",
     "quality": "doubles, leaks, wrong labels",

@@ -11,6 +11,7 @@ import typer
 from polyfuse.cli.arguments import predictor_of
 from polyfuse.cli.checking import check
 from polyfuse.cli.explaining import explain
+from polyfuse.cli.log import log
 from polyfuse.cli.options import AsJson, Rows, Run
 from polyfuse.cli.proving import attack, certify, detect, stress
 from polyfuse.cli.reporting import report
@@ -322,5 +323,5 @@ def demo(
     run_demo(out, as_json=as_json)
 
 
-for _command in (check, attack, stress, certify, detect, explain, report):
+for _command in (check, attack, stress, certify, detect, explain, report, log):
     app.command()(_command)

@@ -82,8 +82,8 @@ def clean(text: str) -> str:
 def number(cell: Any) -> float:
     """Return a number; NaN where a string does not hold one. Durations are in seconds.
 
-    >>> number("1,234.5"), number("n/a")
-    (1234.5, nan)
+    >>> number("1,234.5"), number("n/a"), number(-(10**400))
+    (1234.5, nan, -inf)
 
     Raises:
         CellError: the cell holds something else.
@@ -103,7 +103,7 @@ def number(cell: Any) -> float:
         try:
             return float(cell)
         except OverflowError:
-            return math.copysign(math.inf, int(cell))  # type: ignore[arg-type]
+            return math.inf if cell > 0 else -math.inf
     raise CellError("a number is expected", shown(cell))
 
 
