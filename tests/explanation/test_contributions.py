@@ -111,7 +111,7 @@ def test_many_modalities_are_added_in_drawn_orders(
 ) -> None:
     predictor, rows = fitted
     exact = contributions(predictor.model, rows, CPU)
-    monkeypatch.setattr(module, "_EXACT", 2)
+    monkeypatch.setattr(module, "EXACT", 2)
     drawn = contributions(predictor.model, rows, CPU)
     assert drawn.orders == 64
     assert drawn.interactions == {}

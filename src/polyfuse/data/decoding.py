@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,6 +59,31 @@ class ReplacedCells:
         if place not in self._others:
             return self._cells.digest(name, position)
         return _digest(self._others[place])
+
+
+class JoinedCells:
+    """Cells of several tables, one below the other.
+
+    Args:
+        places: of each row, where its cells stand, and its position there.
+    """
+
+    def __init__(self, places: Sequence[tuple[Decoded, int]]) -> None:
+        self._places = list(places)
+
+    def __contains__(self, place: tuple[str, int]) -> bool:
+        cells, position = self._places[place[1]]
+        return (place[0], position) in cells
+
+    def get(self, name: str, position: int) -> Any:
+        """Return a decoded cell, None where it is missing."""
+        cells, there = self._places[position]
+        return cells.get(name, there)
+
+    def digest(self, name: str, position: int) -> bytes:
+        """Return a hash of what a cell holds."""
+        cells, there = self._places[position]
+        return cells.digest(name, there)
 
 
 class Cells:

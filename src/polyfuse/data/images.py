@@ -43,14 +43,23 @@ def image_size(loaded: list[Loaded]) -> list[int]:
     Raises:
         CellError: a header cannot be read.
     """
-    sides = []
+    return [max(size) for size in image_shapes(loaded)]
+
+
+def image_shapes(loaded: list[Loaded]) -> list[tuple[int, int]]:
+    """Return width and height of each image in pixels, from its header.
+
+    Raises:
+        CellError: a header cannot be read.
+    """
+    shapes: list[tuple[int, int]] = []
     for part in loaded:
         if isinstance(part, np.ndarray):
-            sides.append(max(part.shape[:2]))
+            shapes.append((part.shape[1], part.shape[0]))
         else:
             assert not isinstance(part, tuple)
-            sides.append(max((_open_image(part) if isinstance(part, bytes) else part).size))
-    return sides
+            shapes.append((_open_image(part) if isinstance(part, bytes) else part).size)
+    return shapes
 
 
 def _open_image(data: bytes) -> Image:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from polyfuse.core.errors import DataError, InputError, Problem
 from polyfuse.core.progress import Progress
 from polyfuse.data.checks import Checked, check, training_notes, training_problems
-from polyfuse.data.decoding import MEMORY, Cells, Decoded, ReplacedCells
+from polyfuse.data.decoding import MEMORY, Cells, Decoded, JoinedCells, ReplacedCells
 from polyfuse.data.reading import Table
 from polyfuse.data.schema import Schema
 
@@ -132,6 +132,20 @@ class Rows:
             for row in self.positions.tolist()
         ]
         return torch.tensor(there, dtype=torch.bool).reshape(len(self.positions), len(modalities))
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Return the rows of several tables that one schema reads, one below the other, numbered anew.
+
+    What is decoded is shared. Answers are left out.
+    """
+    places = [(part._cells, position) for part in parts for position in part.positions.tolist()]
+    whole = Rows.__new__(Rows)
+    whole.schema, whole._cells, whole._answers = parts[0].schema, JoinedCells(places), None
+    whole.index, whole.positions = pd.RangeIndex(len(places)), np.arange(len(places), dtype=np.int64)
+    whole.present = torch.cat([part.present for part in parts])
+    whole.skipped, whole.notes = {}, []
+    return whole
 
 
 def joined_text(cells: Sequence[str | None]) -> str | None:

@@ -27,7 +27,7 @@ from polyfuse.metrics.metric import Floats
 from polyfuse.model import Model
 from polyfuse.search.material import FeatureSource
 
-_EXACT = 8  # modalities of which all subsets are measured
+EXACT = 8  # modalities of which all subsets are measured
 _ORDERS = 64  # in which more of them are added, one after the other
 
 Subset: TypeAlias = frozenset[str]
@@ -118,9 +118,9 @@ def contributions(
         raise InputError(f"the model has the modality {names[0]!r} alone, which gives all there is")
     if rows.schema.target.parts:
         raise InputError("the model answers several targets; ask for what modalities give of a model of one")
-    exact = len(names) <= _EXACT
-    orders = None if exact else _orders(names, seed)
-    wanted = list(map(frozenset, subsets(names))) if orders is None else _of_orders(names, orders)
+    exact = len(names) <= EXACT
+    orders = None if exact else orders_of(names, seed)
+    wanted = list(map(frozenset, subsets(names))) if orders is None else through_orders(names, orders)
     metric = measures(rows.schema.target)[model.head.metrics[0]]
     truth = model.head.truth(model.head.encode(rows.answers)).cpu().numpy()
     shown = progress or Silent()
@@ -152,7 +152,7 @@ def contributions(
         rows=len(rows),
         subsets={called(some, names): summed({some: 1.0}) for some in scores},
         values={
-            name: summed(signed(shapley_weights(names, name) if orders is None else _drawn_weights(orders, name)))
+            name: summed(signed(shapley_weights(names, name) if orders is None else drawn_weights(orders, name)))
             for name in names
         },
         interactions={
@@ -224,21 +224,22 @@ def calibrated(calibration: Calibration | None, scores: Tensor, present: Tensor)
     return found.astype(np.float64)
 
 
-def _orders(names: Sequence[str], seed: int) -> list[tuple[str, ...]]:
+def orders_of(names: Sequence[str], seed: int) -> list[tuple[str, ...]]:
     """Draw orders, each with its reverse: what an order says too much, the reverse says too little."""
     random = np.random.default_rng(seed)
     drawn = [tuple(names[i] for i in random.permutation(len(names))) for _ in range(_ORDERS // 2)]
     return [order for some in drawn for order in (some, some[::-1])]
 
 
-def _of_orders(names: Sequence[str], orders: Sequence[Sequence[str]]) -> list[Subset]:
+def through_orders(names: Sequence[str], orders: Sequence[Sequence[str]]) -> list[Subset]:
     """Return the subsets that orders go through, and each modality alone and away."""
     through = [frozenset(order[:size]) for order in orders for size in range(len(names) + 1)]
     single = [some for name in names for some in (frozenset([name]), frozenset(names) - {name})]
     return sorted(set(through) | set(single), key=lambda some: (len(some), called(some, names)))
 
 
-def _drawn_weights(orders: Sequence[Sequence[str]], name: str) -> dict[Subset, float]:
+def drawn_weights(orders: Sequence[Sequence[str]], name: str) -> dict[Subset, float]:
+    """Return the weight of each subset's worth in the Shapley value of one member, as some orders estimate it."""
     weights: dict[Subset, float] = {}
     for order in orders:
         at = list(order).index(name)

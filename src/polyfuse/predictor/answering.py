@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from polyfuse.core.errors import InputError
 from polyfuse.core.progress import Progress
-from polyfuse.data.rows import Rows
+from polyfuse.data.rows import Rows, read_rows
 from polyfuse.inference import Answers, answers_of, score, weights_of
 from polyfuse.predictor.holding import Holder
 from polyfuse.progress import make_progress
@@ -83,15 +83,50 @@ class Answering(Holder):
 
         Where a `level` is given, sets or intervals too; see `predict_sets` and `predict_interval`.
         """
+        self._need_model()
+        self._check_options(without, screen=screen, level=level, method=method)
+        rows = self._rows_to_answer(data)
+        answers = self.answer_rows(
+            rows, without=without, screen=screen, level=level, method=method, progress=make_progress(progress)
+        )
+        nothing = answers.nothing_present
+        if nothing.any():
+            named = nothing.index[nothing].tolist()
+            warnings.warn(
+                f"rows with no modality ({len(named)}) get the training prior: {named[:8]}", UserWarning, stacklevel=3
+            )
+        return answers
+
+    def read_rows(self, data: Any) -> Rows:
+        """Read rows to be answered, and decode them: the part of `answer` that needs no model.
+
+        Args:
+            data: as for `fit`; a dict is one row.
+
+        Raises:
+            DataError: with every cell that cannot be read, whatever the recipe says of bad rows.
+        """
+        return read_rows(self._read(data), self.schema, training=False)
+
+    def answer_rows(
+        self,
+        rows: Rows,
+        *,
+        without: Collection[str] = (),
+        screen: bool = False,
+        level: float | None = None,
+        method: SetMethod = "lac",
+        progress: Progress | None = None,
+    ) -> Answers:
+        """Return what `answer` does, of rows that were read; without warnings.
+
+        Raises:
+            InputError: there is no screen, or no sets or intervals of the level.
+        """
         from polyfuse.screening import screened, told
 
         built, used = self._need_model(), self._need_screen() if screen else None
-        if level is not None:
-            self._check_level(level, method)
-        self._check_modalities(without)
-        shown = make_progress(progress)
-        rows = self._rows_to_answer(data)
-        options: dict[str, Any] = {"without": without, "progress": shown}
+        options: dict[str, Any] = {"without": without, "progress": progress}
         marks = None
         if used is None:
             scores, present = score(built.model, rows, self._device, **options)
@@ -100,20 +135,28 @@ class Answering(Holder):
             marks = told(used, logits, rows.index)
         scores = self._calibrated(scores, present)
         nothing = pd.Series((~present.any(1)).numpy(), index=rows.index, name="nothing_present")
-        if nothing.any():
-            named = nothing.index[nothing].tolist()
-            warnings.warn(
-                f"rows with no modality ({len(named)}) get the training prior: {named[:8]}", UserWarning, stacklevel=3
-            )
         within = None if level is None else self._within(scores.numpy(), nothing, level, method)
         answers = answers_of(built.model, self.schema.target, scores, rows.index, nothing)
         return replace(answers, screened=marks, within=within)
 
-    def _check_level(self, level: float, method: SetMethod) -> None:
+    def _check_options(self, without: Collection[str], *, screen: bool, level: float | None, method: SetMethod) -> None:
+        """Check what is asked for, before work starts.
+
+        Raises:
+            InputError: it cannot be given.
+        """
+        if screen:
+            self._need_screen()
+        if level is not None:
+            self.check_level(level, method)
+        self._check_modalities(without)
+
+    def check_level(self, level: float, method: SetMethod = "lac") -> None:
         """Check that there are sets or intervals of a level, before work starts.
 
         Raises:
             InputError: there are none, or too few rows are kept for the level.
+            MissingExtra: MAPIE is not installed; it comes with the extra `report`.
         """
         from polyfuse.calibration import check_level
 

@@ -182,7 +182,7 @@ class Calibrating(Answering):
 
         calibration, shown, table = self._need_calibration(), make_progress(progress), self._read(data)
         for level in levels:
-            self._check_level(level, method)
+            self.check_level(level, method)
         for name in groups:
             if name not in table.frame.columns:
                 raise InputError(

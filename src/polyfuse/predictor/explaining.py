@@ -11,7 +11,9 @@ from polyfuse.predictor.proving import _some
 from polyfuse.progress import make_progress
 
 if TYPE_CHECKING:
+    from polyfuse.data.rows import Rows
     from polyfuse.explanation import Explanations, Method
+    from polyfuse.explanation.shares import Shares
 
 
 class Explaining(Holder):
@@ -72,3 +74,13 @@ class Explaining(Holder):
         if out is not None:
             found.save(out)
         return found
+
+    def shares(self, row: Rows) -> Shares:
+        """Return what each modality gives to the scores of one row, which `read_rows` has read.
+
+        Raises:
+            InputError: there are several rows, or none.
+        """
+        from polyfuse.explanation.shares import shares_of
+
+        return shares_of(self._need_model().model, row, self._device, calibration=self._calibration)

@@ -64,6 +64,11 @@ class Holder:
         return self._metrics
 
     @property
+    def has_screen(self) -> bool:
+        """Whether rows can be screened; see `fit_screen`."""
+        return self._screen is not None
+
+    @property
     def model(self) -> Model:
         """The FusionModel, or an Ensemble of several."""
         return self._need_model().model
