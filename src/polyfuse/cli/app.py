@@ -15,6 +15,7 @@ from polyfuse.cli.log import log
 from polyfuse.cli.options import AsJson, Rows, Run
 from polyfuse.cli.proving import attack, certify, detect, stress
 from polyfuse.cli.reporting import report
+from polyfuse.cli.serving import serve
 from polyfuse.core.version import __version__
 
 app = typer.Typer(
@@ -323,5 +324,5 @@ def demo(
     run_demo(out, as_json=as_json)
 
 
-for _command in (check, attack, stress, certify, detect, explain, report, log):
+for _command in (check, attack, stress, certify, detect, explain, report, serve, log):
     app.command()(_command)

@@ -103,7 +103,7 @@ def number(cell: Any) -> float:
         try:
             return float(cell)
         except OverflowError:
-            return math.inf if cell > 0 else -math.inf
+            return math.inf if cell > 0 else -math.inf  # type: ignore[operator]
     raise CellError("a number is expected", shown(cell))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Collection
 from dataclasses import replace
@@ -150,6 +151,15 @@ class Answering(Holder):
         if level is not None:
             self.check_level(level, method)
         self._check_modalities(without)
+
+    @property
+    def levels(self) -> tuple[float, float] | None:
+        """Between which levels sets or intervals can be had; None where there are none, or MAPIE is not installed."""
+        asked = [part for part in self.schema.target.each() if part.task != "multilabel"]
+        if self._calibration is None or not asked or importlib.util.find_spec("mapie") is None:
+            return None
+        rows = min(len(self._calibration.kept(part.name)[0]) for part in asked)
+        return (1 / rows, 1 - 1 / rows) if rows >= 2 else None
 
     def check_level(self, level: float, method: SetMethod = "lac") -> None:
         """Check that there are sets or intervals of a level, before work starts.

@@ -92,6 +92,7 @@ class Engine:
     Attributes:
         predictor: as given.
         waiting: rows that wait to be computed.
+        draining: whether the server is about to stop: what still comes is answered, and told that it is the last.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Engine:
     ) -> None:
         self.predictor, self.settings = predictor, settings
         self.limits = Limits(predictor.schema, settings)
-        self.waiting = 0
+        self.waiting, self.draining = 0, False
         self._blank = dict.fromkeys(column.name for column in predictor.schema.columns)
         self._watch = watch
         self._screens = predictor.has_screen
