@@ -24,6 +24,7 @@ CAPTIONS = {
     "fitting": "recipe + table → trained",
     "inference": "rows → scores",
     "screening": "rows unlike the others",
+    "drift": "tables unlike the others",
     "search": "candidates compared, the best chosen",
     "recipe": "the typed description: read, check, complete, build",
     "training": "loop, feature cache, checkpoints, tracking",

@@ -10,6 +10,7 @@ encoders/<i>/adapter/    what its tuning added, in peft's own format
 members/<i>/             of an ensemble, the i-th member: its weights, its trees, or encoders that it has for itself
 words/<i>.json           of an ensemble, which words count in the i-th modality's text, and how much
 calibration/             what makes its probabilities mean what they say, and the validation rows' scores and answers
+reference/               what new rows are compared with: of validation rows cells, measures, Features, scores
 screen/                  of a model that has one, the screen: tensors in safetensors, all else in JSON
 logs/                    curves, as the trackers wrote them
 README.md                the card
@@ -42,6 +43,7 @@ from polyfuse.core.types import Tensors
 from polyfuse.core.version import __version__
 from polyfuse.core.weights import base_weights, weights_digest
 from polyfuse.data.schema import Schema, Strict
+from polyfuse.drift import Sample, load_reference, save_reference
 from polyfuse.ensemble import Ensemble
 from polyfuse.learners.words import WordStatistics
 from polyfuse.model import FusionModel, Model
@@ -64,6 +66,7 @@ class Artifact:
         metrics: JSON values: "training" and "validation".
         screen: that tells suspicious rows from ordinary ones, if there is one.
         calibration: of its scores; None in artifacts of earlier versions.
+        reference: that new rows are compared with, if there is one.
     """
 
     recipe: Recipe
@@ -72,6 +75,7 @@ class Artifact:
     metrics: dict[str, Any]
     screen: Screen | None = None
     calibration: Calibration | None = None
+    reference: Sample | None = None
 
 
 class _Manifest(Strict):
@@ -138,6 +142,8 @@ def write(
             save_screen(artifact.screen, new / "screen")
         if artifact.calibration is not None:
             save_calibration(artifact.calibration, new / "calibration")
+        if artifact.reference is not None:
+            save_reference(artifact.reference, artifact.schema, new / "reference")
         (new / "recipe.yaml").write_text(artifact.recipe.to_yaml(), encoding="utf-8")
         _write_json(new / "schema.json", artifact.schema.as_json())
         _write_json(new / "metrics.json", artifact.metrics)
@@ -171,6 +177,7 @@ def read(folder: Path) -> Artifact:
         _load_model(built.model, folder)
         screen = load_screen(folder / "screen", built.model)
         calibration = load_calibration(folder / "calibration", schema.target)
+        reference = load_reference(folder / "reference", schema, built.model)
     except (ValidationError, SafetensorError, OSError, AssertionError, KeyError) as error:
         raise ArtifactError(f"{folder} is damaged ({_briefly(error)}); restore it from a copy") from error
     _warn_versions(manifest.packages)
@@ -182,7 +189,7 @@ def read(folder: Path) -> Artifact:
                 f"{folder}: the backbone of {names[i]!r} is no longer the one it was trained with; fetch the one"
                 " of then, or train again"
             )
-    return Artifact(recipe, schema, built, metrics, screen, calibration)
+    return Artifact(recipe, schema, built, metrics, screen, calibration, reference)
 
 
 def summary(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import typer
 
 from polyfuse.cli.arguments import predictor_of
 from polyfuse.cli.checking import check
+from polyfuse.cli.drifting import drift
 from polyfuse.cli.explaining import explain
 from polyfuse.cli.log import log
 from polyfuse.cli.options import AsJson, Rows, Run
@@ -23,8 +24,8 @@ app = typer.Typer(
     help="From a table of text, images, audio and numbers to a trained, measured, saved model.\n\n"
     "Begin with  [bold]polyfuse demo[/bold],  then"
     "  [bold]polyfuse fit train.csv --target COLUMN --out runs/mine[/bold].",
-    epilog="Exit codes: 0 done, 1 the work failed, 2 the call or its input is wrong. Results go to standard output,"
-    " progress and messages to standard error.",
+    epilog="Exit codes: 0 done, 1 the work failed, 2 the call or its input is wrong, 3 drift was found. Results go to"
+    " standard output, progress and messages to standard error.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -324,5 +325,5 @@ def demo(
     run_demo(out, as_json=as_json)
 
 
-for _command in (check, attack, stress, certify, detect, explain, report, serve, log):
+for _command in (check, attack, stress, certify, detect, explain, report, serve, drift, log):
     app.command()(_command)

@@ -53,6 +53,11 @@ class Rows:
         return len(self.positions)
 
     @property
+    def answered(self) -> bool:
+        """Whether the rows were read with their answers."""
+        return self._answers is not None
+
+    @property
     def answers(self) -> list[Any]:
         """The target: labels as in its levels, floats, or lists of labels; of several a tuple, None for one not there.
 

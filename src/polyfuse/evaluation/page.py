@@ -28,15 +28,25 @@ _STYLE = """
 
 def page(report: Report) -> str:
     """Return the whole page."""
+    return document(f"Report: {report.target}", fragment(report))
+
+
+def framed(title: str, inside: str) -> str:
+    """Return a page of some content, in the style of a report's."""
+    return document(title, f'<div class="pf"><style>{_STYLE}</style>{inside}</div>')
+
+
+def document(title: str, body: str) -> str:
+    """Return a page that loads nothing. body: HTML."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>Report: {escape(report.target)}</title>\n"
+        f"<title>{escape(title)}</title>\n"
         "<style>body { margin: 0; background: #fff; } @media (prefers-color-scheme: dark) "
         "{ body { background: #12181f; } }</style>\n"
-        f"</head>\n<body>\n{fragment(report)}\n</body>\n</html>\n"
+        f"</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
 

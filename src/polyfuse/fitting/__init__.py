@@ -16,6 +16,7 @@ from polyfuse.fitting.fairness import check_fairness
 from polyfuse.fitting.found import fit_found
 from polyfuse.fitting.job import Job, read
 from polyfuse.fitting.plan import Fitted, Plan, history, make_plan, weights_trained
+from polyfuse.fitting.references import with_reference
 from polyfuse.fitting.screens import rows_apart, with_screen
 from polyfuse.fitting.sources import cached_sources
 from polyfuse.fitting.threats import with_budgets
@@ -65,13 +66,16 @@ def fit(
         job = rows_apart(Job(plan, rows, other, accelerator, work, resume, log, progress, begun, validation))
         if plan.recipe.fusion.name not in FUSIONS:
             found = fit_found(job)
-            return found and with_screen(job, replace(found, recipe=with_ways(found.recipe, found.built.model)))
+            if found is None:
+                return None
+            found = replace(found, recipe=with_ways(found.recipe, found.built.model))
+            return with_reference(job, with_screen(job, found))
         whole, recipe = fit_better(job, plan.recipe, job.metric)
     measured = whole.rows.subset(whole.held.tolist())
     seconds = time.monotonic() - begun
     recipe = with_budgets(with_ways(recipe, whole.built.model), whole.built, plan.schema)
     fitted = Fitted(recipe, whole.built, whole.learned, measured, whole.scores, seconds, whole.outcome)
-    return with_screen(job, fitted)
+    return with_reference(job, with_screen(job, fitted))
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, str | float | bool]:

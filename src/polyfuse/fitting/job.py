@@ -122,6 +122,7 @@ def what_decides(recipe: Recipe) -> dict[str, Any]:
         about["training"].pop(key, None)
     about.pop("screen", None)  # which rows are learned from is told by the rows
     about.pop("calibration", None)
+    about.pop("reference", None)
     return about
 
 

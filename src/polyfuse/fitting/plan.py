@@ -14,6 +14,7 @@ from polyfuse.data.measures import measure
 from polyfuse.data.reading import Table
 from polyfuse.data.rows import Rows
 from polyfuse.data.schema import Schema
+from polyfuse.drift import Sample
 from polyfuse.ensemble import Ensemble, Member, is_table
 from polyfuse.fitting.fairness import check_fairness
 from polyfuse.heads.several import SeveralHead
@@ -55,6 +56,7 @@ class Fitted:
         outcome: how a training went, where one model was trained as a whole.
         comparison: what was compared, where the way to combine was to be found.
         screen: where the recipe asks for one.
+        reference: what new rows are compared with, unless the recipe says otherwise or there are too few rows.
     """
 
     recipe: Recipe
@@ -66,6 +68,7 @@ class Fitted:
     outcome: Outcome | None = None
     comparison: dict[str, Any] = field(default_factory=dict)
     screen: Screen | None = None
+    reference: Sample | None = None
 
 
 def weights_trained(recipe: Recipe, built: Built) -> list[dict[str, Any]]:

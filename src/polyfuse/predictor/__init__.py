@@ -20,6 +20,7 @@ from polyfuse.predictor.calibrating import Calibrating
 from polyfuse.predictor.explaining import Explaining
 from polyfuse.predictor.proving import Proving
 from polyfuse.predictor.reporting import Reporting
+from polyfuse.predictor.watching import Watching
 from polyfuse.progress import make_progress
 from polyfuse.recipe import alone, late, updated
 from polyfuse.tuning import TUNINGS
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from polyfuse.study import Spaces
 
 
-class Predictor(Calibrating, Proving, Explaining, Reporting):
+class Predictor(Calibrating, Proving, Explaining, Reporting, Watching):
     """A model of one column of a table, or of several.
 
     >>> import pandas as pd
@@ -185,7 +186,7 @@ class Predictor(Calibrating, Proving, Explaining, Reporting):
         from polyfuse.fitting import history, weights_trained
 
         self.recipe, self._schema, self._built, self._logs = fitted.recipe, schema, fitted.built, None
-        self._screen = fitted.screen
+        self._screen, self._reference = fitted.screen, fitted.reference
         weights = weights_trained(fitted.recipe, fitted.built)
         self._metrics = {"training": history(fitted), "weights": weights, "comparison": fitted.comparison}
         if tuning is not None:
@@ -271,7 +272,8 @@ class Predictor(Calibrating, Proving, Explaining, Reporting):
             InputError: the folder is taken.
         """
         built = self._need_model()
-        saved = artifact.Artifact(self.recipe, self.schema, built, self._metrics, self._screen, self._calibration)
+        kept = self._screen, self._calibration, self._reference
+        saved = artifact.Artifact(self.recipe, self.schema, built, self._metrics, *kept)
         artifact.write(Path(folder), saved, standalone=standalone, overwrite=overwrite, logs=self._logs)
         return Path(folder)
 

@@ -21,6 +21,7 @@ from polyfuse.recipe import Built, Recipe, read_recipe, updated
 
 if TYPE_CHECKING:
     from polyfuse.calibration import Calibration
+    from polyfuse.drift import Sample
     from polyfuse.screening import Screen
 
 
@@ -47,6 +48,7 @@ class Holder:
         self._metrics: dict[str, Any] = {}
         self._screen: Screen | None = None
         self._calibration: Calibration | None = None
+        self._reference: Sample | None = None
         self._logs: Path | None = None
         self._folder: Path | None = None
 
@@ -76,7 +78,7 @@ class Holder:
     def _hold(self, saved: artifact.Artifact, folder: Path) -> None:
         """Take the model of an artifact; what was asked for stays, so that another fit asks for the same."""
         self.recipe, self._schema, self._built, self._metrics = saved.recipe, saved.schema, saved.built, saved.metrics
-        self._screen, self._calibration = saved.screen, saved.calibration
+        self._screen, self._calibration, self._reference = saved.screen, saved.calibration, saved.reference
         saved.built.model.to(self._device).eval()
         self._folder = folder
         logs = folder / "logs"

@@ -136,6 +136,8 @@ class Recipe(Strict):
             never changes an answer, "vector", a weight and a bias for each label, which may, or "none"; "auto" takes
             what is better on rows that it was not fitted on, with `fairness` a temperature. Attacks, stress and screens
             act on the scores before it.
+        reference: what new rows are later compared with by `drift`: "rows" keeps, of at most 2,000 validation rows, the
+            numbers, hashes of the categories, measures of the media, Features and scores; "none" keeps nothing.
         data: how the table is read and split.
         training: how the model is trained.
     """
@@ -154,6 +156,7 @@ class Recipe(Strict):
     fairness: FairnessSettings | None = None
     screen: Annotated[ScreenSettings | None, BeforeValidator(_screen)] = None
     calibration: Choice = "auto"
+    reference: Literal["rows", "none"] = "rows"
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
 
@@ -174,6 +177,7 @@ class Recipe(Strict):
             "fairness": self.fairness.model_dump(mode="json", exclude_none=True) if self.fairness else None,
             "screen": self.screen.model_dump(mode="json") if self.screen else None,
             "calibration": self.calibration,
+            "reference": self.reference,
             "data": self.data.model_dump(mode="json", exclude_none=True),
             "training": self.training.model_dump(mode="json", exclude_none=True),
         }

@@ -1,0 +1,78 @@
+"""What is measured of a cell is what its name says; and media drift is seen in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import polyfuse as pf
+from polyfuse.core.types import Sound
+from polyfuse.data.keypad import keypad_split
+from polyfuse.drift.measures import MEASURES, level_code, level_codes, measured
+
+
+def one(type: Any, cell: Any) -> dict[str, float]:
+    found = measured(type, [cell, None])
+    assert all(np.isnan(values[1]) for values in found.values())
+    assert tuple(found) == MEASURES[type]
+    return {name: float(values[0]) for name, values in found.items()}
+
+
+def test_numbers_texts_and_vectors() -> None:
+    assert one("number", 3) == {"values": 3.0}
+    assert one("number", float("inf"))["values"] == 1e300
+    assert one("text", "ab 1") == {"length": 4.0, "share of letters": 0.5}
+    assert one("text", "") == {"length": 0.0, "share of letters": 0.0}
+    assert one("embedding", np.array([3.0, 4.0])) == {"norm": 5.0}
+    assert measured("datetime", [1.0]) == measured("category", ["a"]) == {}
+
+
+def test_images() -> None:
+    halves = np.zeros((40, 40), dtype=np.uint8)
+    halves[:, 20:] = 255
+    found = one("image", [Image.fromarray(halves).convert("RGB")])
+    # One of 39 steps to the right is 1, none of those down.
+    expected = {"brightness": 0.5, "contrast": 0.5, "detail": 0.5 / 39, "size": 40.0}
+    assert found == pytest.approx(expected)
+    large = one("image", [Image.new("RGB", (640, 480), "white")])
+    assert large == pytest.approx({"brightness": 1.0, "contrast": 0.0, "detail": 0.0, "size": 640.0})
+
+
+def test_recordings() -> None:
+    time = np.arange(8000) / 8000
+    tone = Sound(np.sin(2 * np.pi * 100 * time + 0.1).astype(np.float32), 8000)
+    found = one("audio", tone)
+    # The root mean square of a sine is 1/√2, 3 dB below full scale; it changes its sign twice a period.
+    assert found == pytest.approx({"duration": 1.0, "loudness": -3.01, "crossings": 200.0}, abs=1.0)
+    assert one("audio", Sound(np.zeros(80, dtype=np.float32), 8000))["loudness"] == pytest.approx(-100)
+    assert one("audio", Sound(np.zeros(0, dtype=np.float32), 8000))["duration"] == 0
+
+
+def test_levels_have_hashes_of_their_own() -> None:
+    codes = level_codes(["a", None, "b", "a"])
+    assert codes.tolist() == [level_code("a"), -1, level_code("b"), level_code("a")]
+    assert len({level_code(str(i)) for i in range(1000)}) == 1000
+
+
+def test_media_that_moved_are_found() -> None:
+    train, new = keypad_split(500, 200, seed=3)
+    modalities = {"image": {"columns": ["image"]}, "audio": {"columns": ["audio"]}}
+    settings: dict[str, Any] = {"modalities": modalities, "fusion": "concat", "training": {"epochs": 1, "trackers": []}}
+    predictor = pf.Predictor("key", **settings).fit(train, progress=False)
+    assert not predictor.drift(new, progress=False).found
+    dark = [None if cell is None else (cell * 0.6).astype(np.uint8) for cell in new["image"]]
+    noise = np.random.default_rng(0)
+    loud = [
+        None
+        if cell is None
+        else (np.clip(cell[0] + noise.normal(0, 0.1, len(cell[0])), -1, 1).astype(np.float32), 8000)
+        for cell in new["audio"]
+    ]
+    report = predictor.drift(new.assign(image=dark), progress=False)
+    assert report["image: brightness"] <= 0.05 < report["audio: loudness"]
+    report = predictor.drift(new.assign(audio=loud), progress=False)
+    assert report["audio: loudness"] <= 0.05 < report["image: brightness"]
+    assert report["audio: features"] <= 0.05
