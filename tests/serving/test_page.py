@@ -23,13 +23,15 @@ from starlette.testclient import TestClient
 
 import polyfuse as pf
 from polyfuse.data.schema import Column
-from polyfuse.serving.engine import Engine
-from polyfuse.serving.page import mount_page
+from polyfuse.serving.app import make_app
+from polyfuse.serving.logs import Logs
+from polyfuse.serving.page import UPLOADS
 from polyfuse.serving.page.door import inside, make_room
 from polyfuse.serving.page.fields import usual
 from polyfuse.serving.page.shown import answered, card
 from polyfuse.serving.settings import Settings
 from polyfuse.serving.telling import Explained, Said, Share, Told
+from serving.client import Asked
 from serving.models import png, wav
 
 SETTINGS = Settings(threads=1, max_body=1 << 20, page=True)
@@ -45,10 +47,9 @@ TYPED: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def app(predictor: pf.Predictor) -> Iterator[FastAPI]:
-    engine, made = Engine(predictor, SETTINGS), FastAPI(docs_url=None, openapi_url=None)
-    mount_page(made, predictor.schema, engine, SETTINGS)
+    made = make_app(predictor, SETTINGS, logs=Logs(io.StringIO()))
     yield made
-    engine.close()
+    made.state.engine.close()
 
 
 @pytest.fixture(scope="module")
@@ -243,13 +244,44 @@ def test_uploads_have_so_much_room(tmp_path: Path) -> None:
 
 
 def test_uploads_are_gone_at_the_end(predictor: pf.Predictor) -> None:
-    engine, made = Engine(predictor, SETTINGS), FastAPI()
-    mount_page(made, predictor.schema, engine, SETTINGS)
-    with TestClient(made) as client:
+    with TestClient(make_app(predictor, SETTINGS, logs=Logs(io.StringIO()))) as client:
         path = Path(upload(client, "a.png", b"0")["path"])
         assert path.is_file()
     assert not path.parent.parent.exists()
-    engine.close()
+
+
+def test_workers_share_their_uploads(predictor: pf.Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(UPLOADS, str(tmp_path))
+    one, other = (TestClient(make_app(predictor, SETTINGS, logs=Logs(io.StringIO()))) for _ in range(2))
+    with one, other:
+        sent = upload(one, "p.png", png(np.zeros((8, 8), np.uint8)))
+        assert "absent" in ask(other, {"photo": sent})
+        assert figures(ask(other, {"photo": sent}), "What each modality gave")["image"] != "absent"
+    assert Path(sent["path"]).is_file()
+
+
+def test_a_key_is_asked_for_where_there_is_one(predictor: pf.Predictor) -> None:
+    key = "k" * 24
+    closed = Asked(predictor, keys=(key,), page=None)
+    assert closed("GET", "/", headers={"X-API-Key": key}).status_code == 404  # not a second way in by itself
+    closed.close()
+    asked = Asked(predictor, keys=(key,), page=True)
+    for method, path in (("GET", "/"), ("GET", "/theme.css"), ("POST", "/gradio_api/run/predict")):
+        answer = asked(method, path)
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"].startswith("Basic")
+        assert asked(method, path, auth=("me", "x" * 24)).status_code == 401
+        assert asked(method, path, auth=("me", key)).status_code == (200 if method == "GET" else 422)
+    asked.close()
+
+
+def test_what_the_page_asks_is_counted_and_its_files_are_not(predictor: pf.Predictor) -> None:
+    limited = Asked(predictor, rate=0.01, burst=2, page=True)
+    for _ in range(5):
+        assert limited("GET", "/theme.css").status_code == 200
+    found = [limited("POST", "/gradio_api/run/predict").status_code for _ in range(3)]
+    assert found == [422, 422, 429]
+    limited.close()
 
 
 def test_what_is_usual_stands_there_at_first(predictor: pf.Predictor) -> None:

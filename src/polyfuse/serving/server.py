@@ -49,14 +49,18 @@ def serve(run: Path, settings: Settings) -> int:
         with _bound(settings) as listening:
             return work(run, settings, listening)
     from polyfuse.artifact import summary
+    from polyfuse.serving.page import UPLOADS
 
     summary(run)  # what cannot be read is found before there are processes
-    with tempfile.TemporaryDirectory(prefix="polyfuse-metrics-") as shared, _bound(settings) as listening:
-        os.environ[SHARED] = shared
+    with tempfile.TemporaryDirectory(prefix="polyfuse-serve-") as shared, _bound(settings) as listening:
+        # One worker counts what another tells, and reads what another took.
+        for variable in (SHARED, UPLOADS):
+            os.environ[variable] = str(Path(shared) / variable.lower())
+            Path(os.environ[variable]).mkdir()
         try:
             return _Workers(run, settings, listening).supervise()
         finally:
-            del os.environ[SHARED]
+            del os.environ[SHARED], os.environ[UPLOADS]
 
 
 def work(run: Path, settings: Settings, listening: socket.socket) -> int:

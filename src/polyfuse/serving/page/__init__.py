@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from polyfuse.serving.engine import Engine
     from polyfuse.serving.settings import Settings
 
+#: Environment variable: the folder of uploads, where several workers share one; who sets it removes it.
+UPLOADS = "POLYFUSE_UPLOADS"
 LEVEL = 0.9  # of sets and intervals
 _UPLOADS = 16  # requests as large as can be, for which uploads have room
 
@@ -43,7 +45,8 @@ def mount_page(app: FastAPI, schema: Schema, engine: Engine, settings: Settings)
     Raises:
         MissingExtra: gradio is not installed.
     """
-    folder = Path(tempfile.mkdtemp(prefix="polyfuse-uploads-"))
+    shared = os.environ.get(UPLOADS)
+    folder = Path(shared or tempfile.mkdtemp(prefix="polyfuse-uploads-"))
     # Read by gradio when it is imported, and when inputs are made.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
@@ -74,7 +77,8 @@ def mount_page(app: FastAPI, schema: Schema, engine: Engine, settings: Settings)
         most=settings.max_body,
     )
     app.mount("/", door)
-    _removed_at_the_end(app, folder)
+    if shared is None:
+        _removed_at_the_end(app, folder)
 
 
 def _theme(gr: Any) -> Any:
