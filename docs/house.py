@@ -17,6 +17,7 @@ CAPTIONS = {
     "quality": "doubles, leaks, wrong labels",
     "explanation": "why it answered so",
     "fairness": "for whom it fails",
+    "exporting": "without polyfuse, without torch",
     "calibration": "how sure it may be",
     "study": "recipes tried, the best fitted",
     "robustness": "attacked, damaged, certified: reports",

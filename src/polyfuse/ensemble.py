@@ -120,7 +120,8 @@ class Ensemble(Model):
                 pooled = self.encode_one(name, inputs[name], present).pooled
                 absent = ~present[:, i, None]
                 vectors[name] = pooled.detach().masked_fill(absent, torch.nan).cpu().numpy()
-        known = {name: self.words[name] for name in texts if len(self.words[name])}
+        # In the order of the modalities: that of `texts` may be another in each process.
+        known = {name: self.words[name] for name in self.modalities if name in texts and len(self.words[name])}
         words = {name: statistics.transform(texts[name]) for name, statistics in known.items()}
         return Design(vectors, cells, words)
 

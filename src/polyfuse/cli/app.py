@@ -12,6 +12,7 @@ from polyfuse.cli.arguments import predictor_of
 from polyfuse.cli.checking import check
 from polyfuse.cli.drifting import drift
 from polyfuse.cli.explaining import explain
+from polyfuse.cli.exporting import export
 from polyfuse.cli.log import log
 from polyfuse.cli.options import AsJson, Rows, Run
 from polyfuse.cli.proving import attack, certify, detect, stress
@@ -325,5 +326,5 @@ def demo(
     run_demo(out, as_json=as_json)
 
 
-for _command in (check, attack, stress, certify, detect, explain, report, serve, drift, log):
+for _command in (check, attack, stress, certify, detect, explain, report, serve, drift, log, export):
     app.command()(_command)

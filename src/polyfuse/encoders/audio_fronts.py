@@ -85,6 +85,9 @@ class Waveform(Front):
             tokens = model(input_values=waves, attention_mask=mask.long()).last_hidden_state
             steps = torch.arange(tokens.shape[1], device=waves.device)
             return Features.of_tokens(tokens, steps < self.tokens(lengths).unsqueeze(1))
+        if torch.compiler.is_exporting():  # a graph for rows of one length
+            tokens = model(input_values=waves).last_hidden_state
+            return Features.of_tokens(tokens, torch.ones_like(tokens[..., 0], dtype=torch.bool))
         return _by_length(model, waves, lengths)
 
     def resume(self, upper: Callable[[Tensor], Any], hidden: Tensor, mask: Tensor) -> Features:
@@ -138,7 +141,8 @@ class Whisper(Front):
         waves = torch.where(mask, waves, 0.0)
         tokens = model(input_features=self.features(waves)).last_hidden_state
         counts = (mask.sum(1) + 2 * self.hop - 1) // (2 * self.hop)
-        tokens = tokens[:, : int(counts.max())]
+        if not torch.compiler.is_exporting():  # where it is, the mask alone tells
+            tokens = tokens[:, : int(counts.max())]
         return Features.of_tokens(tokens, torch.arange(tokens.shape[1], device=waves.device) < counts.unsqueeze(1))
 
     def features(self, waves: Tensor) -> Tensor:

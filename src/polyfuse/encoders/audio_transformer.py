@@ -64,6 +64,11 @@ class AudioTransformerEncoder(PretrainedEncoder):
         self.most = min(round(max_seconds * self.rate), self.front.most)
         self.dim = self.front.dim
 
+    @property
+    def even(self) -> bool:
+        """Whether an exported graph of it takes rows of one length only."""
+        return isinstance(self.front, Waveform) and not self.front.paddable
+
     def prepare(self, values: Sequence[tuple[Any, ...] | None]) -> Tensors:
         """Resample, cut, and pad what is too short for one token."""
         rows = []

@@ -17,6 +17,7 @@ from polyfuse.core.types import Features, Tensors
 from polyfuse.data.schema import Column
 from polyfuse.encoders.residual import ResidualNet
 from polyfuse.encoders.restoring import images_of, pixels_of_images
+from polyfuse.layers.real import put_back, real_of
 
 _UNKNOWN_SIZE = 64
 _LEAST, _MOST = 8, 96
@@ -74,9 +75,8 @@ class ConvnetEncoder(Encoder):
 
     def forward(self, pixels: Tensor, mask: Tensor) -> Features:
         """pixels: (batch, images, channels, size, size) in [0, 1], mask: (batch, images) bool."""
-        cells = self.dropout(self.net(pixels[mask] * 2 - 1).flatten(2).transpose(1, 2))
-        tokens = cells.new_zeros(*mask.shape, *cells.shape[1:])
-        tokens[mask] = cells
+        cells = self.dropout(self.net(real_of(pixels, mask) * 2 - 1).flatten(2).transpose(1, 2))
+        tokens = put_back(cells, mask)
         return Features.of_tokens(tokens.flatten(1, 2), mask.repeat_interleave(cells.shape[1], dim=1))
 
     def alterable(self, tensors: Tensors) -> Tensor:

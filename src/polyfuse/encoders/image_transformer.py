@@ -15,6 +15,7 @@ from polyfuse.core.types import Features, Tensors
 from polyfuse.data.schema import Column
 from polyfuse.encoders.pretrained import PretrainedEncoder, load_companion, load_model
 from polyfuse.encoders.restoring import images_of, pixels_of_images
+from polyfuse.layers.real import put_back, real_of
 
 
 class ImageTransformerEncoder(PretrainedEncoder):
@@ -72,13 +73,13 @@ class ImageTransformerEncoder(PretrainedEncoder):
 
     def forward(self, pixels: Tensor, mask: Tensor) -> Features:
         """pixels: (batch, images, 3, height, width) in [0, 1], mask: (batch, images) bool."""
-        return _side_by_side(*self._encode(pixels[mask]), mask)
+        return _side_by_side(*self._encode(real_of(pixels, mask)), mask)
 
     def forward_lower(self, pixels: Tensor, mask: Tensor) -> Features:
         """Return the hidden states at the cut. pixels: (batch, images, 3, height, width), mask: (batch, images)."""
         assert self._cut is not None
         model, inputs = self._cut.lower(self.backbone)
-        model(pixel_values=(pixels[mask] - self.mean) / self.std)
+        model(pixel_values=(real_of(pixels, mask) - self.mean) / self.std)
         hidden = inputs[-1].float()
         self._each = hidden.shape[1]
         return _side_by_side(hidden, hidden.mean(1), mask)
@@ -87,7 +88,7 @@ class ImageTransformerEncoder(PretrainedEncoder):
         """Go on above the cut. hidden: (batch, images × tokens of one, width of `lower`), mask: bool beside it."""
         assert self._cut is not None
         images = mask[:, :: self._each]
-        found = hidden.reshape(*images.shape, self._each, -1)[images]
+        found = real_of(hidden.reshape(*images.shape, self._each, -1), images)
         model, _ = self._cut.upper(self.backbone, found)
         placeholder = found.new_zeros(1, 3, *self._sides).expand(len(found), -1, -1, -1)
         return _side_by_side(*self._read(model(pixel_values=placeholder)), images)
@@ -143,13 +144,9 @@ def _side_by_side(found: Tensor, pooled: Tensor, mask: Tensor) -> Features:
         pooled: a vector of each, (n, dim).
         mask: (batch, images) bool, n of them True.
     """
-    each, dim = found.shape[1:]
-    tokens = found.new_zeros(*mask.shape, each, dim)
-    tokens[mask] = found
-    vectors = pooled.new_zeros(*mask.shape, dim)
-    vectors[mask] = pooled
-    mean = vectors.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-    return Features(tokens.flatten(1, 2), mask.repeat_interleave(each, dim=1), mean)
+    tokens = put_back(found, mask)
+    mean = put_back(pooled, mask).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+    return Features(tokens.flatten(1, 2), mask.repeat_interleave(found.shape[1], dim=1), mean)
 
 
 def _geometry(processor: Any) -> tuple[tuple[int, int], float]:

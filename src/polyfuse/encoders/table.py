@@ -34,6 +34,7 @@ class TableEncoder(Encoder):
     Attributes:
         edges: of each of the n numbers, its scaled quantiles in the training rows.
         levels: of each of the m categories, how many codes it has.
+        scales: of each number or datetime, by its place among the columns, what it is centred at and divided by.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"number", "category", "datetime"})
@@ -42,7 +43,7 @@ class TableEncoder(Encoder):
     def __init__(self, columns: Sequence[Column]) -> None:
         super().__init__()
         self._columns = list(columns)
-        self._scales: dict[int, tuple[float, float]] = {}
+        self.scales: dict[int, tuple[float, float]] = {}
         self._codes: dict[int, dict[str, int]] = {}
         self.edges: list[NDArray[np.float64]] = []
         self.levels: list[int] = []
@@ -51,7 +52,7 @@ class TableEncoder(Encoder):
                 self._codes[i] = {level: code for code, level in enumerate(column.levels, UNKNOWN + 1)}
                 self.levels.append(len(column.levels) + UNKNOWN + 1)
                 continue
-            self._scales[i] = center, width = _robust_scale(column.quantiles)
+            self.scales[i] = center, width = _robust_scale(column.quantiles)
             self.edges.append(squash(np.asarray(column.quantiles or [0.0]), center, width))
             if column.type == "datetime":
                 self.edges += [np.sin(np.linspace(-np.pi / 2, np.pi / 2, 51))] * 2 * len(_PERIODS)
@@ -68,7 +69,7 @@ class TableEncoder(Encoder):
                 codes.append([MISSING if cell is None else known.get(cell, UNKNOWN) for cell in cells])
                 continue
             given = np.array([np.nan if cell is None else cell for cell in cells], dtype=np.float64)
-            numbers.append(squash(given, *self._scales[i]))
+            numbers.append(squash(given, *self.scales[i]))
             if column.type == "datetime":
                 for period in _PERIODS:
                     angle = 2 * np.pi * np.mod(given, period) / period
@@ -94,7 +95,7 @@ class TableEncoder(Encoder):
         at = 0
         for i, column in enumerate(self._columns):
             if column.type == "number":
-                cells = unsquash(after[:, at].astype(np.float64), *self._scales[i])
+                cells = unsquash(after[:, at].astype(np.float64), *self.scales[i])
                 for row in np.flatnonzero(after[:, at] != before[:, at]):
                     made[row][i] = float(cells[row])  # type: ignore[index]
             at += _entries(column)

@@ -63,16 +63,16 @@ class TransformerEncoder(PretrainedEncoder):
         self.pooling = pooling if pooling != "auto" else ("last" if _is_decoder(config.model_type) else "mean")
         self.max_tokens = min(max_tokens, self.companion.model_max_length, _positions(self.backbone))
         ends = (self.companion.pad_token_id, self.companion.eos_token_id, self.companion.bos_token_id, 0)
-        self._pad = next(token for token in ends if token is not None)
+        self.pad = next(token for token in ends if token is not None)
         self._tokenizer = _tokenizer_digest(self.companion)
 
     def prepare(self, values: Sequence[tuple[Any, ...] | None]) -> Tensors:
         """Tokenize."""
         texts = ["\n".join(_clean(cell) for cell in value or () if cell is not None) for value in values]
         rows = self.companion(texts, truncation=True, max_length=self.max_tokens, return_attention_mask=False)
-        lists = [ids or [self._pad] for ids in rows["input_ids"]]
+        lists = [ids or [self.pad] for ids in rows["input_ids"]]
         longest = max(map(len, lists), default=1)
-        ids = torch.tensor([row + [self._pad] * (longest - len(row)) for row in lists], dtype=torch.long)
+        ids = torch.tensor([row + [self.pad] * (longest - len(row)) for row in lists], dtype=torch.long)
         lengths = torch.tensor([len(row) for row in lists])
         return {"ids": ids.view(len(lists), longest), "mask": torch.arange(longest) < lengths[:, None]}
 

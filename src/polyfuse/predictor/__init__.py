@@ -18,6 +18,7 @@ from polyfuse.ensemble import is_table
 from polyfuse.model import FusionModel
 from polyfuse.predictor.calibrating import Calibrating
 from polyfuse.predictor.explaining import Explaining
+from polyfuse.predictor.exporting import Exporting
 from polyfuse.predictor.proving import Proving
 from polyfuse.predictor.reporting import Reporting
 from polyfuse.predictor.watching import Watching
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from polyfuse.study import Spaces
 
 
-class Predictor(Calibrating, Proving, Explaining, Reporting, Watching):
+class Predictor(Calibrating, Proving, Explaining, Reporting, Watching, Exporting):
     """A model of one column of a table, or of several.
 
     >>> import pandas as pd

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from importlib.util import find_spec
-from io import StringIO
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from polyfuse.core.contract import Encoder
-from polyfuse.core.errors import InputError, import_extra
+from polyfuse.core.errors import InputError
+from polyfuse.core.onnx import has_onnx, need_onnx, ragged, session_of, write_onnx
 from polyfuse.core.types import Features, Tensors
 
-_NEEDED = ("onnx", "onnxruntime", "onnxscript")
 _OUTPUTS = ("tokens", "real", "pooled")
 
 
@@ -30,7 +24,7 @@ class ExportError(InputError):
 
 def can_export() -> bool:
     """Tell whether what the export needs is installed."""
-    return all(find_spec(name) is not None for name in _NEEDED)
+    return has_onnx()
 
 
 @contextmanager
@@ -44,18 +38,14 @@ def exported(encoder: Encoder) -> Iterator[Callable[[Tensors], Features]]:
         MissingExtra: ONNX Runtime is not installed.
         ExportError: the encoder does what cannot be exported.
     """
-    import_extra("onnxscript", "onnx", "compute: onnx")
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else its import writes into the user's cache folder
-    onnxruntime = import_extra("onnxruntime", "onnx", "compute: onnx")
+    need_onnx("compute: onnx")
     prepared = _examples(encoder)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "encoder.onnx"
         try:
-            _export(encoder, prepared, path)
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = 3
-            options.intra_op_num_threads = torch.get_num_threads()
-            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            module, axes = _Forward(encoder, tuple(prepared)), list(ragged(prepared).values())
+            write_onnx(module, list(prepared.values()), axes, path, outputs=_OUTPUTS)
+            session = session_of(path)
         except Exception as error:  # the exporter raises what it likes
             raise ExportError(
                 f"compute: onnx: {type(encoder).__name__} cannot be exported ({type(error).__name__}); choose auto"
@@ -84,48 +74,18 @@ class _Forward(nn.Module):
 
 
 def _examples(encoder: Encoder) -> Tensors:
-    """Return prepared tensors of three rows: of one alone, the exporter would make a constant of the number of rows.
+    """Return prepared tensors of three rows.
 
     Raises:
-        ExportError: the encoder tells no examples, or prepares what is not ragged.
+        ExportError: the encoder tells no examples, prepares what is not ragged, or knows no padding.
     """
     examples = getattr(encoder, "examples", None)
     if examples is None:
         raise ExportError(f"compute: onnx: {type(encoder).__name__} gives no examples to be exported with; choose auto")
+    if getattr(encoder, "even", False):
+        raise ExportError("compute: onnx: this model takes rows of one length only; choose auto")
     values = examples()
     prepared = encoder.prepare([*values, values[-1]])
     if "mask" not in prepared:
         raise ExportError(f"compute: onnx: {type(encoder).__name__} prepares no mask; choose auto")
     return prepared
-
-
-def _export(encoder: Encoder, prepared: Tensors, path: Path) -> None:
-    length = prepared["mask"].shape[1]
-    dynamic = torch.export.Dim.DYNAMIC
-    shapes = tuple(
-        {0: dynamic, 1: dynamic} if tensor.ndim > 1 and tensor.shape[1] == length else {0: dynamic}
-        for tensor in prepared.values()
-    )
-    with _silence(), torch.inference_mode(False), torch.no_grad():
-        program: Any = torch.onnx.export(
-            _Forward(encoder, tuple(prepared)),
-            tuple(prepared.values()),
-            dynamo=True,
-            dynamic_shapes=(shapes,),
-            output_names=list(_OUTPUTS),
-            verbose=False,
-        )
-        program.save(str(path), external_data=True)
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keep the exporter from telling what it does, which it does in many ways."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -1,0 +1,31 @@
+"""Computing only what is real of items that stand side by side."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def real_of(items: Tensor, mask: Tensor) -> Tensor:
+    """Return the real items (n, …), row by row; all of them where a graph is exported, whose shapes know no data.
+
+    Args:
+        items: (batch, items, …).
+        mask: (batch, items) bool.
+    """
+    return items.flatten(0, 1) if torch.compiler.is_exporting() else items[mask]
+
+
+def put_back(found: Tensor, mask: Tensor) -> Tensor:
+    """Return what was made of `real_of` in its places (batch, items, …), 0 in those of the others.
+
+    Args:
+        found: (n, …).
+        mask: (batch, items) bool.
+    """
+    if torch.compiler.is_exporting():
+        whole = found.unflatten(0, mask.shape)
+        return torch.where(mask.reshape(*mask.shape, *[1] * (found.ndim - 1)), whole, 0.0)
+    spread = found.new_zeros(*mask.shape, *found.shape[1:])
+    spread[mask] = found
+    return spread
