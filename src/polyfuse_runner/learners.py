@@ -28,14 +28,26 @@ class Read:
     """Rows as learners read them, each part by modality.
 
     Attributes:
+        rows: how many there are.
         vectors: pooled Features (rows, dim), nan where the modality is absent.
         cells: of a table: numbers (rows, n), nan where missing, codes (rows, m), and how many each category has.
         words: of each row the places of its words, and their weights.
     """
 
+    rows: int
     vectors: dict[str, Array] = field(default_factory=dict)
     cells: dict[str, tuple[Array, Array, Sequence[int]]] = field(default_factory=dict)
     words: dict[str, list[tuple[Array, Array]]] = field(default_factory=dict)
+
+    def only(self, modalities: Sequence[str], parts: Sequence[str]) -> Read:
+        """Return what some modalities say; parts: their "features" (and columns), the statistics of their "words"."""
+        features, words = (modalities if part in parts else () for part in ("features", "words"))
+        return Read(
+            self.rows,
+            {name: part for name, part in self.vectors.items() if name in features},
+            {name: part for name, part in self.cells.items() if name in features},
+            {name: part for name, part in self.words.items() if name in words},
+        )
 
 
 class Words:
@@ -221,7 +233,7 @@ def tensors(path: Path) -> dict[str, Array]:
 def decided(target: Mapping[str, Any], eta: Array) -> Array:
     """Return the scores (rows, labels) that a row's η stands for."""
     if target["task"] == "regression":
-        return eta * target["std"] + target["mean"]
+        return np.asarray(eta * target["std"] + target["mean"])
     if target["task"] == "multilabel" or eta.shape[1] == 1:
         return _both(target, _sigmoid(eta))
     return _softmax(eta)

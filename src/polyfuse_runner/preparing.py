@@ -97,7 +97,7 @@ class Waves(Preparation):
     """Samples at the encoder's rate: `waves` (batch, samples) float32, and where lengths differ `mask` beside it."""
 
     def __init__(self, about: Mapping[str, Any], folder: Path) -> None:
-        self.rate, self.least, self.most = int(about["rate"]), int(about["least"]), int(about["most"])
+        self.rate, self.least, self.most = (int(about[name]) for name in ("rate", "least", "most"))
         self.fixed, self.even = self.least == self.most, bool(about["even"])
 
     def prepare(self, values: Sequence[Value]) -> dict[str, Array]:
@@ -114,11 +114,13 @@ class Waves(Preparation):
         """Return the number of samples."""
         if self.fixed:
             return 0
-        samples = sum(-(-len(wave) * self.rate // rate) for wave, rate in (cell for cell in value or () if cell))
+        recordings = [cell for cell in value or () if cell is not None]
+        samples: int = sum(-(-len(wave) * self.rate // rate) for wave, rate in recordings)
         return max(self.least, min(self.most, samples))
 
     def _wave(self, value: Value) -> Wave:
-        parts = [resample(*cell, self.rate) for cell in value or () if cell is not None]
+        recordings = [cell for cell in value or () if cell is not None]
+        parts = [resample(wave, rate, self.rate) for wave, rate in recordings]
         wave: Wave = np.concatenate(parts)[: self.most].clip(-1, 1) if parts else np.zeros(0, dtype=np.float32)
         return np.pad(wave, (0, max(0, self.least - len(wave))))
 

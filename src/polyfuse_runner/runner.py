@@ -197,7 +197,7 @@ class Runner:
         present: NDArray[np.bool_],
     ) -> Read:
         """Return the rows as learners read them."""
-        read = Read()
+        read = Read(len(present))
         for i, name in enumerate(self.modalities):
             here = present[:, i, None]
             some = self._prepare.get(name)
@@ -279,23 +279,11 @@ def _say(about: Mapping[str, Any], folder: Path, parts: Sequence[Part]) -> Any:
         None if place is None else LEARNERS[about["learner"]](folder / place, part.about)
         for place, part in zip(about["folders"], parts, strict=True)
     ]
-    features, words = (about["modalities"] if what in about["parts"] else [] for what in ("features", "words"))
 
     def of_learner(outputs: Mapping[str, Array], read: Read) -> Floats:
-        some = Read(
-            {name: part for name, part in read.vectors.items() if name in features},
-            {name: part for name, part in read.cells.items() if name in features},
-            {name: part for name, part in read.words.items() if name in words},
-        )
-        rows = max(
-            len(part) for part in (*read.vectors.values(), *(c[1] for c in read.cells.values()), *read.words.values())
-        )
-        return np.hstack(
-            [
-                np.tile(part.prior, (rows, 1)) if learner is None else learner.scores(some)
-                for part, learner in zip(parts, made, strict=True)
-            ]
-        )
+        some = read.only(about["modalities"], about["parts"])
+        each = zip(parts, made, strict=True)
+        return np.hstack([np.tile(p.prior, (read.rows, 1)) if one is None else one.scores(some) for p, one in each])
 
     return of_learner
 

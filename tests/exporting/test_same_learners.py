@@ -125,7 +125,9 @@ def test_learners(kind: str, target: str, tmp_path: Path) -> None:
     learner.save(tmp_path)
     statistics.save(tmp_path / "words.json")
     words = Words(tmp_path / "words.json")
-    read = Read({"face": vectors}, {"table": (numbers, codes, [4])}, {"text": [words.read(text) for text in texts]})
+    read = Read(
+        ROWS, {"face": vectors}, {"table": (numbers, codes, [4])}, {"text": [words.read(text) for text in texts]}
+    )
     found = RUNNING[kind](tmp_path, asked.model_dump(mode="json")).scores(read)
     expected = learner.scores(design).reshape(ROWS, -1)
     assert found.shape == expected.shape

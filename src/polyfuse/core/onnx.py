@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from polyfuse.core.errors import import_extra
 from polyfuse.core.types import Tensors
 
 _NEEDED = ("onnx", "onnxruntime", "onnxscript")
+_MOST = 1 << 31  # bytes of a constant that is computed beforehand
 
 
 def has_onnx() -> bool:
@@ -32,9 +34,9 @@ def need_onnx(purpose: str) -> None:
     Raises:
         MissingExtra: it names the extra.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else its import writes into the user's cache folder
     for name in _NEEDED:
-        if find_spec(name) is None:
-            import_extra(name, "onnx", purpose)
+        import_extra(name, "onnx", purpose)
 
 
 def ragged(tensors: Tensors) -> dict[str, dict[int, Any]]:
@@ -47,38 +49,39 @@ def ragged(tensors: Tensors) -> dict[str, dict[int, Any]]:
     }
 
 
-def write_onnx(
-    module: nn.Module,
-    tensors: Sequence[Tensor],
-    axes: Sequence[Mapping[int, Any]],
-    path: Path,
-    *,
-    outputs: Sequence[str],
-    inputs: Sequence[str] | None = None,
-) -> None:
-    """Write the graph of a module at rest on the CPU; the exporter raises what it likes where it cannot.
+def program_of(module: nn.Module, tensors: Sequence[Tensor], axes: Sequence[Mapping[int, Any]]) -> ExportedProgram:
+    """Return the program of a module at rest on the CPU; torch raises what it likes where it cannot.
 
     Args:
         module: from these tensors, each in its place, to a tuple.
-        tensors: examples of two rows or more: of one alone, the exporter would make a constant of their number.
+        tensors: examples of two rows or more: of one alone, torch would make a constant of their number.
         axes: of each, those that may have any length.
+    """
+    with silence(), torch.inference_mode(False), torch.no_grad():
+        return torch.export.export(module, tuple(tensors), dynamic_shapes=(tuple(axes),), strict=False)
+
+
+def write_onnx(
+    program: ExportedProgram, path: Path, *, outputs: Sequence[str], inputs: Sequence[str] | None = None
+) -> None:
+    """Write a program as an ONNX graph; the exporter raises what it likes where it cannot.
+
+    Args:
+        program: of `program_of`.
         path: of the file; large weights stand in another beside it.
         outputs: their names.
         inputs: their names; what the exporter chooses when left out.
     """
     with silence(), torch.inference_mode(False), torch.no_grad():
-        program: Any = torch.onnx.export(
-            module,
-            tuple(tensors),
-            dynamo=True,
-            dynamic_shapes=(tuple(axes),),
-            output_names=list(outputs),
-            verbose=False,
-        )
+        made: Any = torch.onnx.export(program, dynamo=True, output_names=list(outputs), verbose=False, optimize=False)
+        # Not the exporter's own optimisation: it takes  x + 1e-12  for  x + 0.
+        optimizer = import_extra("onnxscript.optimizer", "onnx", "export to onnx")
+        optimizer.fold_constants(made.model, input_size_limit=_MOST, output_size_limit=_MOST)
+        optimizer.remove_unused_nodes(made.model)
         # By name, once it is made: an input that an output is made of is given another one by the exporter.
-        for value, name in zip(program.model.graph.inputs, inputs or (), strict=inputs is not None):
+        for value, name in zip(made.model.graph.inputs, inputs or (), strict=inputs is not None):
             value.name = name
-        program.save(str(path), external_data=True)
+        made.save(str(path), external_data=True)
 
 
 def session_of(path: Path) -> Any:

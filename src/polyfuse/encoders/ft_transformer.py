@@ -50,7 +50,8 @@ class FTTransformerEncoder(TableEncoder):
 
     def forward(self, numbers: Tensor, missing: Tensor, codes: Tensor) -> Features:
         """numbers: (batch, n), missing: (batch, n) bool, codes: (batch, m)."""
-        parts = [self.summary.expand(len(numbers), 1, -1)]
+        # Not len(numbers): in an exported graph that would be a constant.
+        parts = [self.summary.expand(numbers.shape[0], 1, -1)]
         if self.numbers is not None:
             parts.append(self.numbers(numbers, missing))
         if self.categories is not None:

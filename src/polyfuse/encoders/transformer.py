@@ -136,7 +136,7 @@ class TransformerEncoder(PretrainedEncoder):
         if self.pooling == "mean":
             return Features.of_tokens(tokens, mask)
         at = mask.sum(1) - 1 if self.pooling == "last" else torch.zeros_like(mask[:, 0], dtype=torch.long)
-        return Features(tokens, mask, tokens[torch.arange(len(tokens), device=tokens.device), at])
+        return Features(tokens, mask, tokens[torch.arange(tokens.shape[0], device=tokens.device), at])
 
     def _depth(self) -> int:
         assert self._cut is not None

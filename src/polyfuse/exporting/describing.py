@@ -11,6 +11,7 @@ from polyfuse.calibration import Calibration
 from polyfuse.core.contract import Encoder, Head
 from polyfuse.core.errors import InputError
 from polyfuse.data.schema import Column, Schema, Target
+from polyfuse.encoders import ENCODERS
 from polyfuse.encoders.audio_transformer import AudioTransformerEncoder
 from polyfuse.encoders.convnet import ConvnetEncoder
 from polyfuse.encoders.embedding import EmbeddingEncoder
@@ -51,7 +52,7 @@ def check_portable(model: Model) -> None:
         if _described(encoder) is None:
             wrong.append(
                 f"the encoder {type(encoder).__name__} of {name!r} prepares values in a way that the runner does not"
-                f" know; choose one of {', '.join(sorted(kind.__name__ for kind in _PREPARATIONS))}"
+                f" know; choose one of {', '.join(sorted(ENCODERS))}, or keep the prepare of one"
             )
         elif isinstance(encoder, TransformerEncoder) and encoder.companion.backend_tokenizer is None:
             wrong.append(
@@ -173,9 +174,7 @@ def _learner_name(learner: Learner) -> str | None:
 
 def _described(encoder: Encoder) -> Callable[[Any, list[Column]], dict[str, Any]] | None:
     """Return what describes the preparation of an encoder; None where it is one of its own."""
-    found = (kind for kind in _PREPARATIONS if isinstance(encoder, kind) and type(encoder).prepare is kind.prepare)
-    kind = next(found, None)
-    return None if kind is None else _PREPARATIONS[kind]
+    return _PREPARATIONS.get(type(encoder).prepare)
 
 
 def _text(encoder: TransformerEncoder, columns: list[Column]) -> dict[str, Any]:
@@ -223,12 +222,13 @@ def _vectors(encoder: EmbeddingEncoder, columns: list[Column]) -> dict[str, Any]
     return {"kind": "vectors", "sizes": encoder.sizes}
 
 
-_PREPARATIONS: dict[type[Encoder], Callable[[Any, list[Column]], dict[str, Any]]] = {
-    TransformerEncoder: _text,
-    ImageTransformerEncoder: _fitted_images,
-    ConvnetEncoder: _resized_images,
-    AudioTransformerEncoder: _waves,
-    MelConvnetEncoder: _cut_waves,
-    TableEncoder: _table,
-    EmbeddingEncoder: _vectors,
+#: By the function that prepares: a subclass that keeps it can be exported too.
+_PREPARATIONS: dict[Any, Callable[[Any, list[Column]], dict[str, Any]]] = {
+    TransformerEncoder.prepare: _text,
+    ImageTransformerEncoder.prepare: _fitted_images,
+    ConvnetEncoder.prepare: _resized_images,
+    AudioTransformerEncoder.prepare: _waves,
+    MelConvnetEncoder.prepare: _cut_waves,
+    TableEncoder.prepare: _table,
+    EmbeddingEncoder.prepare: _vectors,
 }

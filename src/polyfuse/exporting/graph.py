@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from polyfuse.core.contract import Encoder
 from polyfuse.core.files import whole_file
-from polyfuse.core.onnx import ragged, silence, write_onnx
+from polyfuse.core.onnx import program_of, ragged, silence, write_onnx
 from polyfuse.core.types import Features, Tensors
 from polyfuse.ensemble import Ensemble, Member, is_table
 from polyfuse.exporting.describing import NotExportable
@@ -130,22 +131,21 @@ def write_graph(model: Model, values: Mapping[str, list[Any]], path: Path, *, to
     ]
     signature = graph.signature
     try:
+        program = program_of(graph, tensors, axes)
         if to == "onnx":
-            write_onnx(graph, tensors, axes, path, inputs=signature.names, outputs=signature.outputs)
+            write_onnx(program, path, inputs=signature.names, outputs=signature.outputs)
         else:
-            write_program(graph, tensors, axes, path)
+            _write_program(program, path)
     except Exception as error:  # the exporter raises what it likes
         raise NotExportable(_blame(model, prepared, error)) from error
     return signature
 
 
-def write_program(module: nn.Module, tensors: list[Tensor], axes: list[Mapping[int, Any]], path: Path) -> None:
-    """Write a program of torch.export; its examples, which it would keep as a pickle, are left out."""
-    with silence(), torch.inference_mode(False), torch.no_grad():
-        program = torch.export.export(module, tuple(tensors), dynamic_shapes=(tuple(axes),), strict=False)
-        program._example_inputs = None
-        with whole_file(path) as temporary:
-            torch.export.save(program, temporary)
+def _write_program(program: ExportedProgram, path: Path) -> None:
+    """Write a program of torch; its examples, which it would keep as a pickle, are left out."""
+    program._example_inputs = None
+    with silence(), whole_file(path) as temporary:
+        torch.export.save(program, temporary)
 
 
 def _examples(model: Model, values: Mapping[str, list[Any]]) -> dict[str, Tensors]:
@@ -167,9 +167,7 @@ def _blame(model: Model, prepared: Mapping[str, Tensors], error: Exception) -> s
     for name, tensors in prepared.items():
         encoder = model.encoder(name)
         try:
-            with silence(), torch.inference_mode(False), torch.no_grad():
-                axes = (tuple(ragged(tensors).values()),)
-                torch.export.export(_One(encoder, list(tensors)), tuple(tensors.values()), dynamic_shapes=axes)
+            program_of(_One(encoder, list(tensors)), list(tensors.values()), list(ragged(tensors).values()))
         except Exception:
             return (
                 f"the encoder {type(encoder).__name__} of {name!r} cannot be exported {why}; choose another encoder or"

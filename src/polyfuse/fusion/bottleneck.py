@@ -60,7 +60,7 @@ class BottleneckFusion(AlignedFusion):
         """Fuse. present: (batch, modalities) bool."""
         aligned = self.tokens(features, present)
         streams, masks = [h for h, _ in aligned], [mask for _, mask in aligned]
-        shared = torch.stack(list(self.bottlenecks)).expand(len(present), -1, -1)
+        shared = torch.stack(list(self.bottlenecks)).expand(present.shape[0], -1, -1)
         real = torch.ones(shared.shape[:2], dtype=torch.bool, device=present.device)
         writes = counting(present).to(shared.dtype)
         shares = writes / writes.sum(1, keepdim=True)

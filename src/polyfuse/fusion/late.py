@@ -75,4 +75,4 @@ class LateFusion(AlignedFusion):
         return self._weights(counting(present))
 
     def _weights(self, counted: Tensor) -> Tensor:
-        return self.trust.expand(len(counted), -1).masked_fill(~counted, float("-inf")).softmax(dim=1)
+        return self.trust.expand(counted.shape[0], -1).masked_fill(~counted, float("-inf")).softmax(dim=1)

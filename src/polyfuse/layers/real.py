@@ -24,7 +24,7 @@ def put_back(found: Tensor, mask: Tensor) -> Tensor:
         mask: (batch, items) bool.
     """
     if torch.compiler.is_exporting():
-        whole = found.unflatten(0, mask.shape)
+        whole = found.reshape(*mask.shape, *found.shape[1:])
         return torch.where(mask.reshape(*mask.shape, *[1] * (found.ndim - 1)), whole, 0.0)
     spread = found.new_zeros(*mask.shape, *found.shape[1:])
     spread[mask] = found

@@ -20,8 +20,8 @@ def shortened(features: Features, most: int) -> Features:
     rank = mask.cumsum(1) - 1
     group = torch.where(counts <= most, rank, rank * most // counts.clamp(min=1)).clamp(min=0)
     clean = torch.where(mask.unsqueeze(-1), tokens, 0.0)
-    sums = tokens.new_zeros(len(tokens), most, tokens.shape[2])
+    sums = tokens.new_zeros(tokens.shape[0], most, tokens.shape[2])
     sums.scatter_add_(1, group.unsqueeze(-1).expand_as(clean), clean)
-    sizes = torch.zeros(len(tokens), most, dtype=tokens.dtype, device=tokens.device)
+    sizes = torch.zeros(tokens.shape[0], most, dtype=tokens.dtype, device=tokens.device)
     sizes.scatter_add_(1, group, mask.to(tokens.dtype))
     return Features(sums / sizes.clamp(min=1).unsqueeze(-1), sizes > 0, features.pooled)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from polyfuse.core.contract import Encoder
 from polyfuse.core.errors import InputError
-from polyfuse.core.onnx import has_onnx, need_onnx, ragged, session_of, write_onnx
+from polyfuse.core.onnx import has_onnx, need_onnx, program_of, ragged, session_of, write_onnx
 from polyfuse.core.types import Features, Tensors
 
 _OUTPUTS = ("tokens", "real", "pooled")
@@ -44,7 +44,7 @@ def exported(encoder: Encoder) -> Iterator[Callable[[Tensors], Features]]:
         path = Path(folder) / "encoder.onnx"
         try:
             module, axes = _Forward(encoder, tuple(prepared)), list(ragged(prepared).values())
-            write_onnx(module, list(prepared.values()), axes, path, outputs=_OUTPUTS)
+            write_onnx(program_of(module, list(prepared.values()), axes), path, outputs=_OUTPUTS)
             session = session_of(path)
         except Exception as error:  # the exporter raises what it likes
             raise ExportError(
@@ -83,7 +83,9 @@ def _examples(encoder: Encoder) -> Tensors:
     if examples is None:
         raise ExportError(f"compute: onnx: {type(encoder).__name__} gives no examples to be exported with; choose auto")
     if getattr(encoder, "even", False):
-        raise ExportError("compute: onnx: this model takes rows of one length only; choose auto")
+        raise ExportError(
+            f"compute: onnx: {type(encoder).__name__} cannot be exported but for rows of one length; choose auto"
+        )
     values = examples()
     prepared = encoder.prepare([*values, values[-1]])
     if "mask" not in prepared:
