@@ -10,7 +10,7 @@ from PIL import Image
 
 import polyfuse as pf
 from polyfuse.core.types import Sound
-from polyfuse.data.keypad import keypad_split
+from polyfuse.data.keypad import keypad_moved, keypad_split
 from polyfuse.drift.measures import MEASURES, level_code, level_codes, measured
 
 
@@ -76,3 +76,14 @@ def test_media_that_moved_are_found() -> None:
     report = predictor.drift(new.assign(audio=loud), progress=False)
     assert report["audio: loudness"] <= 0.05 < report["image: brightness"]
     assert report["audio: features"] <= 0.05
+
+
+def test_the_moved_keypad_has_moved_and_means_the_same() -> None:
+    table, again = keypad_moved(120, seed=3), keypad_moved(120, seed=3)
+    assert table["hold_ms"].equals(again["hold_ms"])
+    _, before = keypad_split(10, 120, seed=3)
+    bright = [np.mean([cell.mean() for cell in some["image"] if cell is not None]) for some in (before, table)]
+    assert bright[1] > bright[0] + 30
+    assert table["hold_ms"].median() > before["hold_ms"].median()
+    assert (table["finger"] == "thumb").mean() > (before["finger"] == "thumb").mean()
+    assert sorted(set(table["key"])) == list("0123456789")

@@ -16,7 +16,7 @@ from rich.table import Table as Shown
 from polyfuse.artifact import check_free
 from polyfuse.cli.show import messages
 from polyfuse.core.files import whole_file
-from polyfuse.data.keypad import keypad_split
+from polyfuse.data.keypad import keypad_moved, keypad_split
 from polyfuse.evaluation.picture import Score, comparison_picture
 from polyfuse.evaluation.report import Report
 from polyfuse.predictor import Predictor
@@ -60,8 +60,9 @@ def run_demo(out: Path, *, as_json: bool) -> None:
     console.print(f"found: {best.predictor.metrics['comparison']['reason']}")
     taken = [_without(best, name, test) for name in modalities]
     best.predictor.save(out, overwrite=True)
-    files = {part: out.with_name(f"{out.name}-{part}.parquet") for part in ("train", "test")}
-    for (part, path), table in zip(files.items(), (train, test), strict=True):
+    files = {part: out.with_name(f"{out.name}-{part}.parquet") for part in ("train", "test", "new")}
+    new = keypad_moved(TEST_ROWS, seed=SEED)
+    for (part, path), table in zip(files.items(), (train, test, new), strict=True):
         with whole_file(path) as temporary:
             _portable(table).to_parquet(temporary)
         console.print(f"wrote the {part} table: {path}", style="dim")
@@ -76,6 +77,7 @@ def run_demo(out: Path, *, as_json: bool) -> None:
     for command in (
         f"evaluate {out} {files['test']} --html {out.with_name(out.name + '.html')}",
         f"predict {out} {files['test']} --without audio --proba",
+        f"drift {out} {files['new']} --html {out.with_name(out.name + '-drift.html')}",
         f"fit {files['train']} --target {TARGET} --out {out.with_name('mine')} --set fusion=attention",
     ):
         console.print(f"  polyfuse {command}", soft_wrap=True)

@@ -118,6 +118,31 @@ def keypad_split(train_rows: int = 1200, test_rows: int = 400, seed: int = 0) ->
     )
 
 
+def keypad_moved(rows: int = 400, seed: int = 0) -> pd.DataFrame:
+    """Return a table of `keypad` from a world that has moved: what the model of yesterday gets today.
+
+    A new camera shows digits dark on bright, the microphone hisses, keys are held longer, and more people type with the
+    thumb. Keys are as frequent as before, and what was true of a key still is. The digits are those of the test table
+    of `keypad_split` with the same seed: none is of its training table.
+    """
+    images, labels = _digits()
+    test = np.random.default_rng(seed).permutation(len(images))[3 * len(images) // 4 :]
+    random = np.random.default_rng([seed, 1])
+    table = _table(images[test], labels[test], rows, random)
+    table["image"] = [None if cell is None else 255 - cell for cell in table["image"]]
+    table["audio"] = [None if cell is None else (_hissing(cell[0], random), cell[1]) for cell in table["audio"]]
+    table["hold_ms"] = (1.3 * table["hold_ms"]).round(1)
+    thumbs = table["finger"].notna() & (random.random(rows) < 0.3)
+    table["finger"] = table["finger"].mask(thumbs, "thumb")
+    return table
+
+
+def _hissing(samples: Floats, random: np.random.Generator) -> Floats:
+    """Return samples with white noise 16 dB below full scale."""
+    noisy: Floats = np.clip(samples + random.normal(0, 0.15, len(samples)), -1, 1).astype(np.float32)
+    return noisy
+
+
 def _digits() -> tuple[Floats, NDArray[np.int64]]:
     """Return images (images, 8, 8) in [0, 1] and the digits that they show (images,)."""
     from sklearn.datasets import load_digits

@@ -116,7 +116,7 @@ class Comparison:
             note = f"{old.mean():.1%} → {new.mean():.1%}"
             statistics = st.shares(flags, self.labels)
             found.append(
-                Question("column", name, "missing", "share", new.mean() - old.mean(), "of rows", statistics, note)
+                Question("column", name, "missing", "χ²", new.mean() - old.mean(), "of rows", statistics, note)
             )
         if column.type == "datetime":
             self.left_out[name] = "dates move on by themselves; only whether they are missing is compared"

@@ -20,13 +20,14 @@ _LEVEL = 0.95
 _NEIGHBOURS = 5
 _METRICS = {"classification": "accuracy", "multilabel": "label_accuracy", "regression": "mae"}
 _SHIFTED_INPUTS = (
-    "It holds where the inputs have moved and what they mean has not (covariate shift): rows answered with 0.8 are"
-    " still right eight times in ten. A change of what is right for the same input cannot be seen without answers."
+    "What is expected holds where the inputs have moved and what they mean has not (covariate shift): rows answered"
+    " with 0.8 are still right eight times in ten. A change of what is right for the same input cannot be seen without"
+    " answers."
 )
 _NEAR_INPUTS = (
-    "It holds where the inputs have moved and what they mean has not (covariate shift), among inputs that the"
-    " reference has too: errors are those of its nearest rows. A change of what is right for the same input cannot be"
-    " seen without answers, nor how wrong the model is where no row of the reference is near."
+    "What is expected holds where the inputs have moved and what they mean has not (covariate shift), among inputs that"
+    " the reference has too: errors are those of its nearest rows. A change of what is right for the same input cannot"
+    " be seen without answers, nor how wrong the model is where no row of the reference is near."
 )
 
 

@@ -49,8 +49,8 @@ def page(report: DriftReport) -> str:
         parts.append("<h2>Before and after</h2><p>Shares of the reference (orange) and of the new rows (blue).</p>")
         parts += [f"<h3>{escape(shift.title)}</h3>{bars_drawn(shift.bars)}" for shift in drawn if shift.bars]
     if report.left_out:
-        rows = [[escape(name), escape(why)] for name, why in report.left_out.items()]
-        parts += ["<h2>What was not compared</h2>", table(["", "Why"], rows, "What was not compared")]
+        parts.append("<h2>What was not compared</h2>")
+        parts += [f"<p><strong>{escape(name)}</strong>: {escape(why)}.</p>" for name, why in report.left_out.items()]
     return framed(f"Drift: {report.target}", "".join(parts))
 
 
@@ -58,16 +58,16 @@ def _table(shifts: list[Shift]) -> str:
     rows = [
         [
             escape(shift.title) + (" <small>drifted</small>" if shift.found else ""),
-            f"<strong>{number_text(shift.effect)}</strong> <small>{escape(shift.unit)}</small>",
+            f"<strong>{number_text(shift.effect)}</strong>",
             _strength(shift),
+            escape(shift.unit) + ("" if shift.test in shift.unit else f" <small>{escape(shift.test)}</small>"),
             p_text(shift.adjusted),
             p_text(shift.p),
-            escape(shift.test),
-            escape(shift.note),
+            f'<span style="display: inline-block; min-width: 9rem">{escape(shift.note)}</span>',
         ]
         for shift in shifts
     ]
-    heads = ["", "Effect", "", "p, corrected", "p, alone", "Test", "Before → after"]
+    heads = ["", "Effect", "", "in", "p, corrected", "p, alone", "Before → after"]
     return table(heads, rows, "Comparisons")
 
 
@@ -78,7 +78,8 @@ def _strength(shift: Shift) -> str:
         return ""
     width, fill = 80 * min(max(share, 0.0), 1.0), "var(--mark)" if shift.found else "var(--soft)"
     return (
-        '<svg width="80" height="10" aria-hidden="true"><rect width="80" height="10" fill="var(--line)"/>'
+        '<svg width="80" height="10" viewBox="0 0 80 10" style="max-width: none" aria-hidden="true">'
+        '<rect width="80" height="10" fill="var(--line)"/>'
         f'<rect width="{width:.1f}" height="10" fill="{fill}"/></svg>'
     )
 

@@ -42,7 +42,7 @@ class Shift:
         kind: a column of the table, the Features of a modality, what the model answers, or what would have been right.
         name: of the column, the modality or the target.
         what: is compared of it, e.g. "values", "missing", "brightness", "confidence".
-        test: "KS", "χ²", "share", "MMD", "classifier", "loss".
+        test: "KS", "χ²", "MMD", "classifier", "rise".
         effect: how large the difference is.
         unit: of the effect, e.g. "KS distance", "total variation", "AUC".
         p: of this test alone.

@@ -20,7 +20,7 @@ _NEW, _OTHERS = "(not known from training)", "(rare ones)"
 def number_note(before: Array, after: Array) -> str:
     """Say how the median moved, and that of the middle half."""
     ends = [np.nanquantile(some, [0.25, 0.5, 0.75]) for some in (before, after)]
-    told = [f"{middle:.4g} ({low:.4g} to {high:.4g})" for low, middle, high in ends]
+    told = [f"{middle:.3g} ({low:.3g} to {high:.3g})" for low, middle, high in ends]
     return f"{told[0]} → {told[1]}"
 
 

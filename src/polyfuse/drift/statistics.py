@@ -20,6 +20,7 @@ _MOST_DIRECTIONS = 64
 _ROWS_A_DIRECTION = 10
 _RIDGE = 1e-2
 _WIDTH_ROWS = 1000
+_BLOCK = 32
 
 
 def dealings(reference: int, new: int, count: int, seed: int) -> Floats:
@@ -37,12 +38,16 @@ def kolmogorov(values: Array, labels: Floats) -> Floats:
     """
     known = ~np.isnan(values)
     order = np.flatnonzero(known)[np.argsort(values[known], kind="stable")]
-    some = labels[:, order]
-    n, m = sizes(some)
     ends = tie_ends(values[order])
-    above = np.cumsum(some, axis=1, dtype=np.float32)[:, ends]
-    gap = np.abs(above / np.maximum(m, 1)[:, None] - (ends + 1 - above) / np.maximum(n, 1)[:, None]).max(axis=1)
-    return np.asarray(gap * np.sqrt(n * m / (n + m)), dtype=np.float64)
+    found = []
+    for start in range(0, len(labels), _BLOCK):  # what fits into the processor's own memory is ten times faster
+        above = np.cumsum(labels[start : start + _BLOCK, order], axis=1, dtype=np.float64)
+        m = above[:, -1]
+        n = len(order) - m
+        # A/m - (r - A)/n = (A - r·m/(n + m)) · (n + m)/(nm), at the r-th of all rows, A of them new.
+        gap = np.abs(above[:, ends] - (ends + 1) * (m / (n + m))[:, None]).max(axis=1)
+        found.append(gap * np.sqrt((n + m) / np.maximum(n * m, 1)))
+    return np.concatenate(found)
 
 
 def homogeneity(codes: Array, labels: Floats) -> Floats:
