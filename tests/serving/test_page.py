@@ -19,6 +19,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from fastapi import FastAPI
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 import polyfuse as pf
@@ -26,7 +28,7 @@ from polyfuse.data.schema import Column
 from polyfuse.serving.app import make_app
 from polyfuse.serving.logs import Logs
 from polyfuse.serving.page import UPLOADS
-from polyfuse.serving.page.door import inside, make_room
+from polyfuse.serving.page.door import Door, inside, make_room
 from polyfuse.serving.page.fields import usual
 from polyfuse.serving.page.shown import answered, card
 from polyfuse.serving.settings import Settings
@@ -228,6 +230,50 @@ def test_a_request_that_the_page_would_not_send_is_refused(client: TestClient, t
         assert client.post("/gradio_api/run/predict", content=body).status_code == 422
     assert client.post("/gradio_api/run/predict", content=b"0" * (2 << 20)).status_code == 413
     assert "role" in client.post("/gradio_api/run/predict", json={"data": [*good, []], "fn_index": 99}).text
+
+
+def test_uploads_that_are_none_are_refused_and_names_lead_nowhere(client: TestClient) -> None:
+    whole = b'--x\r\nContent-Disposition: form-data; name="files"; filename="%s"\r\n\r\ndata\r\n--x--\r\n'
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+
+    def status(body: bytes, headers: dict[str, str] = kind) -> int:
+        return client.post("/gradio_api/upload", content=body, headers=headers).status_code
+
+    good = whole % b"a.png"
+    assert status(good) == 200
+    assert 400 <= status(b"{}", {"content-type": "application/json"}) < 500
+    assert 400 <= status(good, {"content-type": "multipart/form-data"}) < 500
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        body = bytearray(good)
+        for place in rng.integers(len(body), size=3):
+            body[place] = rng.integers(256)
+        assert status(bytes(body[: rng.integers(len(body) + 1)])) < 500
+    for name in (b"../../../etc/a", b"/etc/a", b"..", b"a\x00b", b"." * 300, b"\xff\xfe"):
+        answer = client.post("/gradio_api/upload", content=whole % name, headers=kind)
+        assert answer.status_code < 500
+        if answer.status_code == 200:
+            folder = Path(os.environ["GRADIO_TEMP_DIR"])
+            assert all(inside(path, folder) is not None for path in answer.json())
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=9) | st.dictionaries(st.sampled_from(["data", "path", "url"]), inner),
+        max_leaves=20,
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_nothing_but_inputs_goes_through_the_door(said: Any) -> None:
+    door = Door(None, Path("/nowhere"), media=[True, False], names=["image"], room=1, most=1 << 20)  # type: ignore[arg-type]
+    for body in (said, {"data": said}, {"data": [said, None, []]}, {"data": [None, said, ["image"]]}):
+        checked = door.checked(json.dumps(body).encode())
+        if checked is not None:
+            [media, text, gone] = json.loads(checked)["data"]
+            assert media is None
+            assert text is None or isinstance(text, str)
+            assert gone in ([], ["image"])
 
 
 def test_uploads_have_so_much_room(tmp_path: Path) -> None:

@@ -94,12 +94,19 @@ class Door:
             # Progress is known to the worker that takes the upload only, and this may be another one.
             await _answer(send, 200, b'data: {"msg": "done"}\n\n', "text/event-stream")
         elif method == "POST" and path == _UPLOAD:
-            make_room(self._folder, self._room - self._most)
-            await self._app({**scope, "query_string": b""}, receive, send)
+            await self._upload(scope, receive, send)
         elif method == "POST" and path == _RUN:
             await self._run(scope, receive, send)
         else:
             await _refuse(send, 404, "Not Found", "there is nothing here; the page is at /, the API at /docs")
+
+    async def _upload(self, scope: Any, receive: Receive, send: Send) -> None:
+        make_room(self._folder, self._room - self._most)
+        try:
+            await self._app({**scope, "query_string": b""}, receive, _without_failures(send))
+        except (ValueError, TypeError, KeyError, AttributeError, AssertionError):
+            # What gradio's reader of forms stumbles over; a disk that is full is another thing.
+            await _refuse(send, 400, "Bad Request", "this is no form with files that can be read")
 
     async def _run(self, scope: Any, receive: Receive, send: Send) -> None:
         body = b""
@@ -169,6 +176,19 @@ def make_room(folder: Path, most: int) -> None:
             entry.unlink(missing_ok=True)
         else:
             shutil.rmtree(entry, ignore_errors=True)
+
+
+def _without_failures(send: Send) -> Send:
+    """Leave out an answer that tells of an exception, which is raised then too."""
+    failed = False
+
+    async def sent(message: Message) -> None:
+        nonlocal failed
+        failed = failed or message.get("status", 0) >= 500
+        if not failed:
+            await send(message)
+
+    return sent
 
 
 def _with_headers(send: Send, policy: str) -> Send:
