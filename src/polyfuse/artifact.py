@@ -120,7 +120,13 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
 
 
 def write(
-    folder: Path, artifact: Artifact, *, standalone: bool = True, overwrite: bool = False, logs: Path | None = None
+    folder: Path,
+    artifact: Artifact,
+    *,
+    standalone: bool = True,
+    overwrite: bool = False,
+    logs: Path | None = None,
+    beside: Mapping[str, str] | None = None,
 ) -> None:
     """Write an artifact, whole or not at all.
 
@@ -131,6 +137,7 @@ def write(
             came from, and must be the same then.
         overwrite: replace an artifact that stands there.
         logs: a folder with curves, to be kept inside.
+        beside: texts of further files, by name; of the card another one.
 
     Raises:
         InputError: the folder is taken.
@@ -147,7 +154,8 @@ def write(
         (new / "recipe.yaml").write_text(artifact.recipe.to_yaml(), encoding="utf-8")
         _write_json(new / "schema.json", artifact.schema.as_json())
         _write_json(new / "metrics.json", artifact.metrics)
-        (new / "README.md").write_text(_card(artifact), encoding="utf-8")
+        for name, text in {"README.md": card(artifact), **(beside or {})}.items():
+            (new / name).write_text(text, encoding="utf-8")
         if logs is not None and logs.is_dir():
             shutil.copytree(logs, new / "logs", ignore=_links)
         files = {path.relative_to(new).as_posix(): path.stat().st_size for path in new.rglob("*") if path.is_file()}
@@ -355,7 +363,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _card(artifact: Artifact) -> str:
+def card(artifact: Artifact) -> str:
     """Return the card: what the model is, how good, and how to use it."""
     recipe, target, training = artifact.recipe, artifact.schema.target, artifact.metrics["training"]
     asked = " and ".join(f"`{_plain(name)}`" for name in target.names)

@@ -150,6 +150,10 @@ class Forest:
             roots.append(nodes if count > 1 else ~leaves)
             one = {name: _numbers(told.get(name, ""), kind) for name, kind in _NODES.items()}
             for side in ("left_child", "right_child"):
+                if (one[side] >= len(one[side])).any() or (one[side] <= np.arange(len(one[side])))[
+                    one[side] >= 0
+                ].any():
+                    raise ValueError("a tree is damaged: what stands below a node comes after it")
                 one[side] = np.where(one[side] >= 0, one[side] + nodes, one[side] - leaves)
             # A category's threshold is the number of its set.
             chosen = one["decision_type"] & 1 > 0

@@ -25,6 +25,7 @@ Rows: TypeAlias = "str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any]]"
 
 FORMAT = 1
 _ABOUT = "preparation.json"
+_MOST_ABOUT = 64 << 20  # bytes
 _BATCH = 64
 _SHOWN = 20  # problems that an error names
 
@@ -60,21 +61,22 @@ class Runner:
 
     def __init__(self, folder: str | Path, *, threads: int | None = None, verify: bool = False) -> None:
         self.folder = Path(folder)
-        self.about = _read_about(self.folder, verify=verify)
-        about = self.about
+        self.about = about = _read_about(self.folder, verify=verify)
         self.modalities: list[str] = [one["name"] for one in about["modalities"]]
         self.parts: list[Part] = parts_of(about["targets"])
         self._columns = {column["name"]: column for column in about["columns"]}
         self._fed = {one["name"]: one["columns"] for one in about["modalities"]}
-        self._prepare: dict[str, Preparation] = {
-            one["name"]: KINDS[one["prepare"]["kind"]](one["prepare"], self.folder)
-            for one in about["modalities"]
-            if one["prepare"] is not None
-        }
-        self._words = {
-            one["name"]: Words(self.folder / one["words"]) for one in about["modalities"] if one["words"] is not None
-        }
-        self._members = [(one["weight"], _say(one, self.folder, self.parts)) for one in about["members"]]
+        try:
+            self._prepare: dict[str, Preparation] = {
+                one["name"]: KINDS[one["prepare"]["kind"]](one["prepare"], self.folder)
+                for one in about["modalities"]
+                if one["prepare"] is not None
+            }
+            named = {one["name"]: one["words"] for one in about["modalities"] if one["words"] is not None}
+            self._words = {name: Words(self.folder / file) for name, file in named.items()}
+            self._members = [(one["weight"], _say(one, self.folder, self.parts)) for one in about["members"]]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise ExportError(f"{folder} is damaged: {type(error).__name__} {error}") from error
         self._graph = _graph(about["graph"], self.folder, threads)
 
     def predict(self, rows: Rows, *, media_root: str | Path | None = None) -> list[Any]:
@@ -223,24 +225,38 @@ class Runner:
 
 def _read_about(folder: Path, *, verify: bool) -> dict[str, Any]:
     try:
+        if (folder / _ABOUT).stat().st_size > _MOST_ABOUT:
+            raise ExportError(f"{folder / _ABOUT} has more than {_MOST_ABOUT:,} bytes")
         about: dict[str, Any] = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
         if about["format"] > FORMAT:
             raise ExportError(f"{folder} has format {about['format']}, and this runner reads up to {FORMAT}")
+        for name in _named(about):
+            if not (folder / name).resolve().is_relative_to(folder.resolve()):
+                raise ExportError(f"{folder} is damaged: {name!r} leads out of it")
         for name, known in about["files"].items():
             path = folder / name
-            if not path.resolve().is_relative_to(folder.resolve()):
-                raise ExportError(f"{folder} is damaged: {name!r} leads out of it")
             same = path.stat().st_size == known["bytes"]
             if verify and same:
                 with path.open("rb") as file:
                     same = hashlib.file_digest(file, "sha256").hexdigest() == known["sha256"]
             if not same:
                 raise ExportError(f"{folder} is damaged: {name} is not the file that was written")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, ExportError):
-            raise
+    except ExportError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ExportError(f"{folder} is no exported model: {type(error).__name__} {error}") from error
     return about
+
+
+def _named(about: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the name of every file and folder that is read."""
+    yield from about["files"]
+    if about["graph"] is not None:
+        yield about["graph"]["file"]
+    for one in about["modalities"]:
+        yield from filter(None, (one["words"], (one["prepare"] or {}).get("file")))
+    for one in about["members"]:
+        yield from filter(None, one.get("folders", ()))
 
 
 def _reader(column: Mapping[str, Any], folder: Path) -> Any:

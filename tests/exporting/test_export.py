@@ -127,6 +127,10 @@ def test_a_damaged_folder_is_refused(folder: Path, tmp_path: Path) -> None:
         Runner(tmp_path / "copy")
     with pytest.raises(ExportError, match="is no exported model"):
         Runner(tmp_path)
+    about = tmp_path / "copy" / "preparation.json"
+    about.write_text(about.read_text().replace('"words": "words-0.json"', '"words": "../words-0.json"'))
+    with pytest.raises(ExportError, match="leads out of it"):
+        Runner(tmp_path / "copy")
 
 
 def test_a_folder_that_is_taken_stays(predictor: pf.Predictor, folder: Path, tmp_path: Path) -> None:
@@ -147,6 +151,36 @@ def test_int8_weights_are_smaller_and_near(predictor: pf.Predictor, folder: Path
     graph = (tmp_path / "small" / "model.onnx").read_bytes()
     assert b"MatMulInteger" in graph
     assert b"MatMulInteger" not in (folder / "model.onnx").read_bytes()
+
+
+def test_a_folder_for_the_hub_is_read_back_and_its_card_is_valid(
+    predictor: pf.Predictor, rows: Path, tmp_path: Path
+) -> None:
+    from huggingface_hub import ModelCard, metadata_load
+
+    report = predictor.export(tmp_path / "my model", to="hub", license="apache-2.0")
+    assert {"README.md", "artifact.json", "config.json", "weights.safetensors"} <= set(report.files)
+    again = pf.load(tmp_path / "my model")
+    row = {"note": "a cat", "size": 1, "kind": "x", "day": None}
+    assert again.predict_proba(row).to_numpy() == pytest.approx(predictor.predict_proba(row).to_numpy(), abs=1e-6)
+    card = ModelCard.load(tmp_path / "my model" / "README.md")
+    assert (card.data.license, card.data.library_name, card.data.pipeline_tag) == (
+        "apache-2.0",
+        "polyfuse",
+        "tabular-classification",
+    )
+    measured = predictor.metrics["validation"]["metrics"]
+    found = {result.metric_name: result.metric_value for result in card.data.eval_results or []}
+    assert found == {name: one["value"] for name, one in measured.items() if one["value"] is not None}
+    (index,) = metadata_load(tmp_path / "my model" / "README.md")["model-index"]
+    assert index["name"] == "my-model"
+    config = json.loads((tmp_path / "my model" / "config.json").read_text())
+    assert config["targets"] == {"answer": {"task": "classification", "labels": ["both", "none", "one"]}}
+    assert config["modalities"]["table"]["columns"] == {"size": "number", "kind": "category", "day": "datetime"}
+    with pytest.raises(InputError, match="int8=True is for graphs"):
+        predictor.export(tmp_path / "other", to="hub", int8=True)
+    with pytest.raises(InputError, match="license='mit' is for the hub"):
+        predictor.export(tmp_path / "other", license="mit")
 
 
 def test_the_command(predictor: pf.Predictor, rows: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from polyfuse.ensemble import Ensemble, Member
 from polyfuse.exporting import NotExportable, NotTheSame, export
 from polyfuse.fusion import FUSIONS
 from polyfuse.heads import HEADS
+from polyfuse.learners.words import WordStatistics
 from polyfuse.model import FusionModel, Model
 from test_contracts import CASES, HEAD_CASES
 
@@ -139,3 +140,12 @@ def test_answers_that_differ_are_refused_and_nothing_is_written(tmp_path: Path) 
     with pytest.raises(NotTheSame, match="does not answer as the model does: largest difference"):
         exported(model, schema_of(cases, target), tmp_path / "out", tolerance=0.0)
     assert not list(tmp_path.iterdir())
+
+
+def test_words_stand_in_the_order_of_the_modalities_whatever_that_of_the_texts() -> None:
+    target, _ = HEAD_CASES["classification"]
+    words = {name: WordStatistics(least=1).fit(["one two"]) for name in ("a", "b")}
+    encoders = {name: ENCODERS.build("mlp", {}, CASES["mlp"][1]) for name in words}
+    model = Ensemble(encoders, HEADS.build("classification", {}, 1, target), [], words)
+    design = model.design({}, torch.ones(1, 2, dtype=torch.bool), {"b": ["one"], "a": ["two"]})
+    assert list(design.words) == ["a", "b"]

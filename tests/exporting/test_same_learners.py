@@ -57,6 +57,13 @@ def test_trees(name: str) -> None:
     assert np.abs(found - expected).max() < 1e-12
 
 
+def test_trees_that_run_in_a_circle_are_refused() -> None:
+    text = FORESTS["binary"][0].model_to_string()
+    assert "left_child=1 " in text
+    with pytest.raises(ValueError, match="a tree is damaged"):
+        Forest(text.replace("left_child=1 ", "left_child=0 ", 1))
+
+
 @settings(max_examples=60, deadline=None)
 @given(hnp.arrays(np.float64, (3, 4), elements=NUMBERS), st.sampled_from(sorted(FORESTS)))
 def test_trees_of_wild_values(table: np.ndarray[Any, Any], name: str) -> None:

@@ -123,8 +123,8 @@ def measure(
     """
     found = run_apart(folder, rows, table)
     own = _scores(model, rows, device, calibration)
-    with in_float32(model):
-        plain = _scores(model, rows, device, calibration)
+    with in_float32(model) as changed:
+        plain = _scores(model, rows, device, calibration) if changed else own
     apart = _apart(found, plain, schema.target)
     answers = [_labels(some, schema.target) for some in (found, plain)]
     return Difference(
@@ -170,8 +170,8 @@ def run_apart(folder: Path, rows: Rows, table: Table) -> NDArray[np.float64]:
 
 
 @contextmanager
-def in_float32(model: Model) -> Iterator[None]:
-    """Let a model compute in float32 throughout, as a graph does, as long as the block runs."""
+def in_float32(model: Model) -> Iterator[bool]:
+    """Let a model compute in float32 throughout, as a graph does; tell whether that is another way than its own."""
     models = [model, *(model.fusion_models if isinstance(model, Ensemble) else ())]
     encoders = [part for some in models for part in some.encoders if isinstance(part, Encoder)]
     ways, precisions = [part.way for part in encoders], [some.precision for some in models]
@@ -180,7 +180,7 @@ def in_float32(model: Model) -> Iterator[None]:
             part.way = "float32" if part.way is not None else None
         for some in models:
             some.precision = "float32"
-        yield
+        yield "bf16" in precisions or any(way not in (None, "float32", "onnx") for way in ways)
     finally:
         for part, way in zip(encoders, ways, strict=True):
             part.way = way
