@@ -144,6 +144,15 @@ def test_what_cannot_hold_is_refused() -> None:
         measure_coverage(several, flags, flags, np.ones(60, bool), tags)
 
 
+@pytest.mark.parametrize("rows", [3, 10, 49, 50, 93])
+def test_the_first_and_the_last_level_that_rows_reach(rows: int) -> None:
+    true, scores = classes(rows)
+    numbers = np.arange(rows, dtype=np.float64)
+    for level in (1 / rows, 1 - 1 / rows):
+        assert prediction_sets((true, scores), scores, level=level).shape == scores.shape
+        assert prediction_intervals((numbers, np.zeros(rows)), np.zeros(2), level=level).shape == (2, 2)
+
+
 def test_no_rows_and_one_label() -> None:
     true, scores = classes(30)
     assert prediction_sets((true, scores), scores[:0]).shape == (0, 3)

@@ -162,7 +162,11 @@ def prediction_sets(
         return np.zeros((0, labels), dtype=bool)
     mapie = import_extra("mapie.classification", "report", _PURPOSE)
     made = mapie.SplitConformalClassifier(
-        _Said(labels), confidence_level=level, conformity_score=method, prefit=True, random_state=seed
+        _Said(labels),
+        confidence_level=_in_reach(level, len(codes)),
+        conformity_score=method,
+        prefit=True,
+        random_state=seed,
     )
     with warnings.catch_warnings():
         # That some label is in no row kept is no harm: its probability is still compared.
@@ -190,7 +194,7 @@ def prediction_intervals(kept: Kept, y_score: Array, *, level: float = 0.9) -> F
         return np.zeros((0, 2))
     mapie = import_extra("mapie.regression", "report", _PURPOSE)
     made = mapie.SplitConformalRegressor(
-        _Said(1), confidence_level=level, conformity_score="absolute", prefit=True
+        _Said(1), confidence_level=_in_reach(level, len(numbers)), conformity_score="absolute", prefit=True
     ).conformalize(scores[:, None], numbers)
     found: Floats = made.predict_interval(np.asarray(y_score, dtype=np.float64)[:, None])[1][:, :, 0]
     return found
@@ -280,6 +284,12 @@ def _of_one(
     return ConformalReport(
         target.task, target.name, method if sets else "absolute residual", len(kept[0]), len(y_true), found
     )
+
+
+def _in_reach(level: float, rows: int) -> float:
+    """Return a level that MAPIE takes: of the last that so many rows reach, it refuses what is rounded beyond."""
+    last = (1 + 1e-9) / rows
+    return min(max(level, last), 1 - last)
 
 
 class _Said:
