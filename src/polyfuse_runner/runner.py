@@ -27,6 +27,7 @@ FORMAT = 1
 _ABOUT = "preparation.json"
 _MOST_ABOUT = 64 << 20  # bytes
 _BATCH = 64
+_WINDOW = 4096  # rows that are read before they are answered
 _SHOWN = 20  # problems that an error names
 
 
@@ -123,12 +124,22 @@ class Runner:
             media_root = Path(rows).parent if media_root is None else media_root
             rows = read_rows(Path(rows))
         rows = [rows] if isinstance(rows, Mapping) else rows
-        cells = self._read(rows, Path(media_root or "."))
+        lacking = [name for name in self._columns if rows and not any(name in row for row in rows)]
+        if lacking:
+            warnings.warn(f"the rows lack the columns {', '.join(lacking)}: they are taken as absent", stacklevel=3)
+        # Of pictures and recordings only those of one batch are in memory.
+        heavy = any(column["type"] in ("image", "audio") for column in self._columns.values())
+        window, folder = _BATCH if heavy else _WINDOW, Path(media_root or ".")
+        found = [self._of_window(rows[at : at + window], at, folder) for at in range(0, len(rows), window)]
+        return np.concatenate(found) if found else np.zeros((0, self.parts[-1].columns.stop))
+
+    def _of_window(self, rows: Sequence[Mapping[str, Any]], first: int, folder: Path) -> Floats:
+        """Return calibrated scores of some rows. first: the position of the first one."""
+        cells = self._read(rows, first, folder)
         values = {name: list(zip(*(cells[column] for column in fed), strict=True)) for name, fed in self._fed.items()}
         present = np.array([[any(c is not None for c in row) for row in of] for of in values.values()], dtype=bool).T
-        present = present.reshape(len(rows), len(self.modalities))
         found = np.tile(np.concatenate([part.prior for part in self.parts]), (len(rows), 1))
-        answered = present.any(axis=1) if len(rows) else np.zeros(0, dtype=bool)
+        answered = present.any(axis=1)
         for batch in self._batches(values, np.flatnonzero(answered)):
             some = {
                 name: [of[row] if here else None for row, here in zip(batch, present[batch, i], strict=True)]
@@ -139,11 +150,8 @@ class Runner:
             found[answered, part.columns] = part.calibrated(found[answered, part.columns])
         return found
 
-    def _read(self, rows: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, list[Any]]:
+    def _read(self, rows: Sequence[Mapping[str, Any]], first: int, folder: Path) -> dict[str, list[Any]]:
         """Return the decoded cells of each column, None where missing."""
-        lacking = [name for name in self._columns if rows and not any(name in row for row in rows)]
-        if lacking:
-            warnings.warn(f"the rows lack the columns {', '.join(lacking)}: they are taken as absent", stacklevel=4)
         problems: list[str] = []
         cells: dict[str, list[Any]] = {}
         for name, column in self._columns.items():
@@ -154,7 +162,7 @@ class Runner:
                 try:
                     cells[name][i] = None if is_missing(cell) else read(cell)
                 except CellError as error:
-                    problems.append(f"row {i}, column {name!r}: {error}")
+                    problems.append(f"row {first + i}, column {name!r}: {error}")
         if problems and self.about["strict"]:
             more = f"\n… and {len(problems) - _SHOWN:,} more" if len(problems) > _SHOWN else ""
             raise RowError("\n".join(problems[:_SHOWN]) + more)

@@ -99,6 +99,15 @@ def test_rows_one_or_many(predictor: pf.Predictor, folder: Path) -> None:
     assert runner.predict([]) == []
 
 
+def test_rows_are_read_window_by_window(folder: Path, rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Runner(folder, threads=1).scores(rows)
+    monkeypatch.setattr("polyfuse_runner.runner._WINDOW", 50)
+    assert Runner(folder, threads=1).scores(rows) == pytest.approx(whole, abs=1e-6)
+    bad = [{"note": "a", "size": 1, "kind": "x", "day": None}] * 60 + [{"note": b"a"}]
+    with pytest.raises(RowError, match="row 60, column 'note'"):
+        Runner(folder).predict(bad)
+
+
 def test_a_row_with_nothing_in_it_has_the_prior(predictor: pf.Predictor, folder: Path) -> None:
     with pytest.warns(UserWarning, match="lack the columns note, size, kind, day"):
         (found,) = Runner(folder).predict_proba({"other": 3})
