@@ -162,7 +162,7 @@ def test_saved_and_loaded_it_answers_the_same(fitted: pf.Predictor, tmp_path: Pa
     folder = fitted.save(tmp_path / "run")
     assert not list(tmp_path.glob(".*"))
     for path in folder.rglob("*"):
-        assert path.is_dir() or path.suffix in {".safetensors", ".json", ".yaml", ".md", ".txt"}, path
+        assert path.is_dir() or path.suffix in {".safetensors", ".parquet", ".json", ".yaml", ".md", ".txt"}, path
     moved = tmp_path / "elsewhere"
     shutil.move(folder, moved)
     loaded = pf.load(moved)

@@ -12,6 +12,8 @@ words/<i>.json           of an ensemble, which words count in the i-th modality'
 calibration/             what makes its probabilities mean what they say, and the validation rows' scores and answers
 reference/               what new rows are compared with: of validation rows cells, measures, Features, scores
 screen/                  of a model that has one, the screen: tensors in safetensors, all else in JSON
+kept/                    rows for the model that comes after: to replay, to measure on; and which tables they are of
+lineage.json             what it is, what it learned from, which models came before
 logs/                    curves, as the trackers wrote them
 README.md                the card
 """
@@ -46,6 +48,8 @@ from polyfuse.data.schema import Schema, Strict
 from polyfuse.drift import Sample, load_reference, save_reference
 from polyfuse.ensemble import Ensemble
 from polyfuse.learners.words import WordStatistics
+from polyfuse.lineage import Kept, Lineage, identity, load_kept, load_lineage, save_kept
+from polyfuse.lineage.ancestry import FILE as LINEAGE
 from polyfuse.model import FusionModel, Model
 from polyfuse.recipe import Built, Recipe, build, read_recipe
 from polyfuse.screening import Screen, load_screen, save_screen
@@ -67,6 +71,8 @@ class Artifact:
         screen: that tells suspicious rows from ordinary ones, if there is one.
         calibration: of its scores; None in artifacts of earlier versions.
         reference: that new rows are compared with, if there is one.
+        kept: rows for the model that comes after; None in artifacts of earlier versions.
+        lineage: where it comes from; None in artifacts of earlier versions.
     """
 
     recipe: Recipe
@@ -76,6 +82,8 @@ class Artifact:
     screen: Screen | None = None
     calibration: Calibration | None = None
     reference: Sample | None = None
+    kept: Kept | None = None
+    lineage: Lineage | None = None
 
 
 class _Manifest(Strict):
@@ -151,9 +159,14 @@ def write(
             save_calibration(artifact.calibration, new / "calibration")
         if artifact.reference is not None:
             save_reference(artifact.reference, artifact.schema, new / "reference")
+        if artifact.kept is not None:
+            save_kept(artifact.kept, new / "kept")
         (new / "recipe.yaml").write_text(artifact.recipe.to_yaml(), encoding="utf-8")
         _write_json(new / "schema.json", artifact.schema.as_json())
         _write_json(new / "metrics.json", artifact.metrics)
+        if artifact.lineage is not None:
+            lineage = artifact.lineage.model_copy(update={"id": identity(new)})
+            _write_json(new / LINEAGE, lineage.model_dump(mode="json"))
         for name, text in {"README.md": card(artifact), **(beside or {})}.items():
             (new / name).write_text(text, encoding="utf-8")
         if logs is not None and logs.is_dir():
@@ -186,6 +199,7 @@ def read(folder: Path) -> Artifact:
         screen = load_screen(folder / "screen", built.model)
         calibration = load_calibration(folder / "calibration", schema.target)
         reference = load_reference(folder / "reference", schema, built.model)
+        kept, lineage = load_kept(folder / "kept"), load_lineage(folder)
     except (ValidationError, SafetensorError, OSError, AssertionError, KeyError) as error:
         raise ArtifactError(f"{folder} is damaged ({_briefly(error)}); restore it from a copy") from error
     _warn_versions(manifest.packages)
@@ -197,7 +211,7 @@ def read(folder: Path) -> Artifact:
                 f"{folder}: the backbone of {names[i]!r} is no longer the one it was trained with; fetch the one"
                 " of then, or train again"
             )
-    return Artifact(recipe, schema, built, metrics, screen, calibration, reference)
+    return Artifact(recipe, schema, built, metrics, screen, calibration, reference, kept, lineage)
 
 
 def summary(folder: Path) -> dict[str, Any]:
@@ -206,12 +220,13 @@ def summary(folder: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: it is missing, damaged, or of a format that this version cannot read.
     """
-    manifest = _manifest(folder)
+    manifest, lineage = _manifest(folder), load_lineage(folder)
     return {
         "versions": {"polyfuse": manifest.polyfuse, "python": manifest.python, **manifest.packages},
         "bytes": sum(manifest.files.values()),
         "recipe": read_recipe(folder / "recipe.yaml").as_data(),
         "metrics": read_json(folder / "metrics.json"),
+        "lineage": lineage.model_dump(mode="json") if lineage is not None else None,
     }
 
 
@@ -389,8 +404,10 @@ def card(artifact: Artifact) -> str:
     for name, found in report["metrics"].items():
         lines.append(f"| {name} | {_figure(found['value'])} | {_figure(found['low'])} to {_figure(found['high'])} |")
     told = artifact.calibration.told() if artifact.calibration is not None else []
+    origin = artifact.lineage.told() if artifact.lineage is not None else []
     lines += [
         *(["", *map(_plain, told)] if told else []),
+        *(["", *map(_plain, origin)] if origin else []),
         "",
         "```python",
         "import polyfuse as pf",

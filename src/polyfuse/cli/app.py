@@ -16,6 +16,7 @@ from polyfuse.cli.exporting import export
 from polyfuse.cli.log import log
 from polyfuse.cli.options import AsJson, Rows, Run
 from polyfuse.cli.proving import attack, certify, detect, stress
+from polyfuse.cli.refitting import refit
 from polyfuse.cli.reporting import report
 from polyfuse.cli.serving import serve
 from polyfuse.core.version import __version__
@@ -25,8 +26,8 @@ app = typer.Typer(
     help="From a table of text, images, audio and numbers to a trained, measured, saved model.\n\n"
     "Begin with  [bold]polyfuse demo[/bold],  then"
     "  [bold]polyfuse fit train.csv --target COLUMN --out runs/mine[/bold].",
-    epilog="Exit codes: 0 done, 1 the work failed, 2 the call or its input is wrong, 3 drift was found. Results go to"
-    " standard output, progress and messages to standard error.",
+    epilog="Exit codes: 0 done, 1 the work failed, 2 the call or its input is wrong, 3 drift was found, or a refit"
+    " is not promoted. Results go to standard output, progress and messages to standard error.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -326,5 +327,5 @@ def demo(
     run_demo(out, as_json=as_json)
 
 
-for _command in (check, attack, stress, certify, detect, explain, report, serve, drift, log, export):
+for _command in (check, attack, stress, certify, detect, explain, report, serve, drift, log, export, refit):
     app.command()(_command)

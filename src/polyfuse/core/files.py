@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from polyfuse.core.errors import ArtifactError
+from polyfuse.core.errors import ArtifactError, InputError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -45,6 +46,29 @@ def whole_folder(path: Path) -> Iterator[Path]:
         _swap(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_link(link: Path) -> None:
+    """Check that a symbolic link may be made, or turned, at a place.
+
+    Raises:
+        InputError: something else stands there, or its folder is missing.
+    """
+    if link.exists() and not link.is_symlink():
+        raise InputError(f"{link} is no symbolic link, and nothing else is ever replaced; name another place")
+    if not link.absolute().parent.is_dir():
+        raise InputError(f"{link}: there is no folder {link.absolute().parent}; make it first")
+
+
+def turn_link(link: Path, to: Path) -> None:
+    """Make a symbolic link, or turn one that is there, so that it leads somewhere at any moment."""
+    check_link(link)
+    temporary = link.with_name(f".{link.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary.symlink_to(os.path.relpath(to.absolute(), link.absolute().parent), target_is_directory=True)
+    try:
+        temporary.replace(link)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def written(text: str, path: str | Path | None) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 from polyfuse.core.types import Sound
 from polyfuse.data.cells import embedding, is_missing
 from polyfuse.data.images import decode_images
-from polyfuse.data.media import content, decode_audio, load
+from polyfuse.data.media import Loaded, MediaType, content, decode_audio, load
 from polyfuse.data.reading import Table
 from polyfuse.data.schema import Column, Schema
 from polyfuse.data.statistics import SCALARS
@@ -32,6 +32,9 @@ class Decoded(Protocol):
 
     def digest(self, name: str, position: int) -> bytes:
         """Return a hash of what a cell holds."""
+
+    def loaded(self, name: str, position: int) -> list[Loaded]:
+        """Return what a cell of images or of a recording holds, not decoded; see `media.load`."""
 
 
 class ReplacedCells:
@@ -60,6 +63,14 @@ class ReplacedCells:
             return self._cells.digest(name, position)
         return _digest(self._others[place])
 
+    def loaded(self, name: str, position: int) -> list[Loaded]:
+        """Return what a cell of images or of a recording holds, not decoded where it was not replaced."""
+        place = (name, position)
+        if place not in self._others:
+            return self._cells.loaded(name, position)
+        value = self._others[place]
+        return [(value.samples, value.rate)] if isinstance(value, Sound) else list(value or ())
+
 
 class JoinedCells:
     """Cells of several tables, one below the other.
@@ -84,6 +95,11 @@ class JoinedCells:
         """Return a hash of what a cell holds."""
         cells, there = self._places[position]
         return cells.digest(name, there)
+
+    def loaded(self, name: str, position: int) -> list[Loaded]:
+        """Return what a cell of images or of a recording holds, not decoded."""
+        cells, there = self._places[position]
+        return cells.loaded(name, there)
 
 
 class Cells:
@@ -132,7 +148,7 @@ class Cells:
             return SCALARS[column.type](cell)
         if column.type == "embedding":
             return embedding(cell, column.size)
-        return self._decode(column, cell, place)
+        return self._decode(column, place)
 
     def digest(self, name: str, position: int) -> bytes:
         """Return a hash of what a cell holds; images and recordings are not decoded for it.
@@ -146,15 +162,25 @@ class Cells:
             return b"missing"
         if place not in self._digests:
             if type in ("image", "audio"):
-                cell = self._cells[name][position]
-                found = content(load(cell, "image" if type == "image" else "audio", self._media))
+                found = content(self.loaded(name, position))
             else:
                 found = _digest(self.get(name, position))
             self._digests[place] = found
         return self._digests[place]
 
-    def _decode(self, column: Column, cell: Any, place: tuple[str, int]) -> Any:
-        loaded = load(cell, "image" if column.type == "image" else "audio", self._media)
+    def loaded(self, name: str, position: int) -> list[Loaded]:
+        """Return what a cell of images or of a recording holds, not decoded.
+
+        Raises:
+            CellError: a file cannot be read.
+        """
+        if (name, position) not in self:
+            return []
+        kind: MediaType = "image" if self._columns[name].type == "image" else "audio"
+        return load(self._cells[name][position], kind, self._media)
+
+    def _decode(self, column: Column, place: tuple[str, int]) -> Any:
+        loaded = self.loaded(*place)
         value: Any
         if column.type == "image":
             value = decode_images(loaded)

@@ -15,6 +15,7 @@ from polyfuse.core.errors import DataError, InputError, Problem
 from polyfuse.core.progress import Progress
 from polyfuse.data.checks import Checked, check, training_notes, training_problems
 from polyfuse.data.decoding import MEMORY, Cells, Decoded, JoinedCells, ReplacedCells
+from polyfuse.data.media import Loaded
 from polyfuse.data.reading import Table
 from polyfuse.data.schema import Schema
 
@@ -68,6 +69,10 @@ class Rows:
             raise InputError("these rows were read without their answers; read them with answers=True")
         return list(self._answers)
 
+    def answer(self, row: int) -> Any:
+        """Return the answer of one row, as in `answers`."""
+        return None if self._answers is None else self._answers[row]
+
     def value(self, modality: str, row: int) -> tuple[Any, ...] | None:
         """Return a decoded cell for each column of a modality, None where one is missing; None when all are.
 
@@ -81,6 +86,10 @@ class Rows:
     def cell(self, column: str, row: int) -> Any:
         """Return one decoded cell, None where it is missing; as in `value`."""
         return self._cells.get(column, int(self.positions[row]))
+
+    def loaded(self, column: str, row: int) -> list[Loaded]:
+        """Return what one cell of images or of a recording holds, not decoded; nothing where it is missing."""
+        return self._cells.loaded(column, int(self.positions[row]))
 
     def text(self, modality: str, row: int) -> str | None:
         """Return the texts of a modality's columns, joined by newlines; None when all are missing."""
@@ -99,6 +108,10 @@ class Rows:
             found = self._cells.digest(column.name, position)
             whole.update(f"{column.type} {len(found)} ".encode() + found)
         return whole.digest()
+
+    def digest_of_cell(self, column: str, row: int) -> bytes:
+        """Return a hash of what one cell holds; images and recordings are not decoded for it."""
+        return self._cells.digest(column, int(self.positions[row]))
 
     def subset(self, rows: Sequence[int]) -> Rows:
         """Return some of the rows; what is decoded is shared."""
@@ -142,11 +155,13 @@ class Rows:
 def joined(parts: Sequence[Rows]) -> Rows:
     """Return the rows of several tables that one schema reads, one below the other, numbered anew.
 
-    What is decoded is shared. Answers are left out.
+    What is decoded is shared. Answers are left out where some have none.
     """
     places = [(part._cells, position) for part in parts for position in part.positions.tolist()]
     whole = Rows.__new__(Rows)
     whole.schema, whole._cells, whole._answers = parts[0].schema, JoinedCells(places), None
+    if all(part._answers is not None for part in parts):
+        whole._answers = [answer for part in parts for answer in part.answers]
     whole.index, whole.positions = pd.RangeIndex(len(places)), np.arange(len(places), dtype=np.int64)
     whole.present = torch.cat([part.present for part in parts])
     whole.skipped, whole.notes = {}, []

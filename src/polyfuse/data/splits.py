@@ -51,7 +51,7 @@ def split(
         raise InputError(f"share = {share}: the share of rows to decide by lies between 0 and 1")
     if len(answers) < 2:
         raise InputError(f"{len(answers)} rows cannot be split; at least two are needed")
-    strata = _strata(answers, task)
+    strata = strata_of(answers, task)
     if groups is not None:
         return _grouped(strata, _group_codes(groups), share, seed)
     return _plain(strata, share, seed)
@@ -80,7 +80,7 @@ def folds(
     Raises:
         InputError: fewer than two rows or groups.
     """
-    strata = _strata(answers, task)
+    strata = strata_of(answers, task)
     whole = np.arange(len(strata)) if groups is None else _group_codes(groups)
     count = min(count, int(whole.max(initial=-1)) + 1)
     if count < 2:
@@ -99,7 +99,7 @@ def folds(
     return [np.flatnonzero(dealt == number) for number in range(count)]
 
 
-def _strata(answers: Sequence[Any], task: Task | Sequence[Task]) -> NDArray[np.int64]:
+def strata_of(answers: Sequence[Any], task: Task | Sequence[Task]) -> NDArray[np.int64]:
     """Return for each row a code: rows of the same one are to be spread over both sides."""
     if not isinstance(task, str):
         return _strata_of_several(answers, task)
@@ -118,7 +118,7 @@ def _strata_of_several(answers: Sequence[tuple[Any, ...]], tasks: Sequence[Task]
     strata = np.full(len(answers), -1, dtype=np.int64)
     for place in sorted(range(len(tasks)), key=lambda place: _ORDER.index(tasks[place])):
         rows = [row for row in np.flatnonzero(strata < 0).tolist() if answers[row][place] is not None]
-        found = _strata([answers[row][place] for row in rows], tasks[place])
+        found = strata_of([answers[row][place] for row in rows], tasks[place])
         strata[rows] = found + strata.max(initial=-1) + 1
     # What has no answer at all is alike.
     strata[strata < 0] = strata.max(initial=-1) + 1

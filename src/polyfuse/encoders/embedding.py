@@ -50,7 +50,7 @@ class EmbeddingEncoder(Encoder):
         for i, value in enumerate(values):
             for j, cell in enumerate(value or ()):
                 if cell is not None:
-                    parts[j][i] = torch.from_numpy(np.ascontiguousarray(cell)).clamp(-_LARGEST, _LARGEST)
+                    parts[j][i] = torch.from_numpy(np.array(cell)).clamp(-_LARGEST, _LARGEST)
                     missing[i, j] = False
         return {"vectors": vectors, "missing": missing}
 

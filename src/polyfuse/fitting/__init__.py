@@ -15,17 +15,18 @@ from polyfuse.data.rows import Rows
 from polyfuse.fitting.fairness import check_fairness
 from polyfuse.fitting.found import fit_found
 from polyfuse.fitting.job import Job, read
+from polyfuse.fitting.kept import with_kept
 from polyfuse.fitting.plan import Fitted, Plan, history, make_plan, weights_trained
 from polyfuse.fitting.references import with_reference
 from polyfuse.fitting.screens import rows_apart, with_screen
 from polyfuse.fitting.sources import cached_sources
+from polyfuse.fitting.start import Start
 from polyfuse.fitting.threats import with_budgets
 from polyfuse.fitting.whole import fit_better
-from polyfuse.fusion import FUSIONS
 from polyfuse.recipe.building import with_ways
 from polyfuse.training.tracking import make_accelerator, tracking
 
-__all__ = ["Fitted", "Plan", "cached_sources", "fit", "history", "make_plan", "weights_trained"]
+__all__ = ["Fitted", "Plan", "Start", "cached_sources", "fit", "history", "make_plan", "weights_trained"]
 
 
 def fit(
@@ -37,6 +38,7 @@ def fit(
     resume: bool = False,
     progress: Progress | None = None,
     begun: float | None = None,
+    start: Start | None = None,
 ) -> Fitted | None:
     """Train the model of a plan.
 
@@ -51,6 +53,8 @@ def fit(
         resume: go on from the checkpoint there, if there is one.
         progress: shows how far it is.
         begun: time.monotonic() from which a time limit counts; now when left out.
+        start: the model to begin with; a fresh one when left out. What is kept for the next model is then left to the
+            caller, who knows where the rows come from.
 
     Raises:
         DataError: with every problem found in the tables.
@@ -63,19 +67,21 @@ def fit(
     rows = rows or read(plan, plan.table, progress, training=True)
     other = read(plan, validation, progress, training=False) if validation is not None else None
     with tracking(accelerator, logs, "polyfuse", _flat(plan.recipe.as_data())) as log:
-        job = rows_apart(Job(plan, rows, other, accelerator, work, resume, log, progress, begun, validation))
-        if plan.recipe.fusion.name not in FUSIONS:
+        job = rows_apart(Job(plan, rows, other, accelerator, work, resume, log, progress, begun, validation, start))
+        if job.found:
             found = fit_found(job)
             if found is None:
                 return None
             found = replace(found, recipe=with_ways(found.recipe, found.built.model))
-            return with_reference(job, with_screen(job, found))
+            found = with_reference(job, with_screen(job, found))
+            return found if start is not None else with_kept(job, found, rows)
         whole, recipe = fit_better(job, plan.recipe, job.metric)
     measured = whole.rows.subset(whole.held.tolist())
     seconds = time.monotonic() - begun
     recipe = with_budgets(with_ways(recipe, whole.built.model), whole.built, plan.schema)
     fitted = Fitted(recipe, whole.built, whole.learned, measured, whole.scores, seconds, whole.outcome)
-    return with_reference(job, with_screen(job, fitted))
+    fitted = with_reference(job, with_screen(job, fitted))
+    return fitted if start is not None else with_kept(job, fitted, rows)
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, str | float | bool]:

@@ -92,7 +92,7 @@ def fit_found(job: Job, *, aside: bool = False) -> Fitted | None:
     wholes = []
     if settings.given:
         wholes = [
-            (spec, fit_whole(alone, _tuning(job, recipe, spec.combine), stage=str(i)))
+            (spec, fit_whole(_started(alone, i), _tuning(job, recipe, spec.combine), stage=str(i)))
             for i, spec in enumerate(settings.tuned)
         ]
     elif whole is not None:
@@ -115,6 +115,7 @@ def fit_found(job: Job, *, aside: bool = False) -> Fitted | None:
         None if job.other else found.scores,
         time.monotonic() - job.begun,
         comparison=found.comparison,
+        apart=job.other is not None or any(built is made.built for _, made in wholes),
     )
 
 
@@ -129,6 +130,16 @@ def _about(job: Job, settings: Settings, seconds: float) -> str:
     )
     limit = "" if math.isinf(job.deadline) else f"; done within {job.remaining():.0f} s"
     return f"{told} ways to combine on {len(job.rows):,} rows{limit}"
+
+
+def _started(job: Job, number: int) -> Job:
+    """Return the job of a member that is tuned, which begins with the weights that it had. number: among these."""
+    if job.start is None or not isinstance(job.start.model, Ensemble):
+        return job
+    tuned = [member.model for member in job.start.model.members if member.own]
+    model = tuned[number]
+    assert isinstance(model, FusionModel)
+    return replace(job, start=replace(job.start, model=model))
 
 
 def _with(recipe: Recipe, fusion: Component) -> Recipe:

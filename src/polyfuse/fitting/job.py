@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
 
 from polyfuse.core.progress import Progress
@@ -19,6 +20,8 @@ from polyfuse.data.reading import Table
 from polyfuse.data.rows import Rows, read_rows
 from polyfuse.data.splits import split
 from polyfuse.fitting.plan import Plan
+from polyfuse.fitting.start import Start
+from polyfuse.fusion import FUSIONS
 from polyfuse.learners.learner import Array
 from polyfuse.metrics.metric import Metric
 from polyfuse.recipe import Recipe
@@ -42,6 +45,7 @@ class Job:
         progress: shows how far it is.
         begun: time.monotonic() at the start.
         other_table: that was given for validation, if one was.
+        start: the model that it begins with, where it begins with one.
     """
 
     plan: Plan
@@ -54,6 +58,12 @@ class Job:
     progress: Progress
     begun: float
     other_table: Table | None = None
+    start: Start | None = None
+
+    @property
+    def found(self) -> bool:
+        """Whether the model is put together on Features of encoders at rest, and not trained as a whole."""
+        return self.start.found if self.start is not None else self.plan.recipe.fusion.name not in FUSIONS
 
     @cached_property
     def cache(self) -> FeatureCache:
@@ -73,6 +83,8 @@ class Job:
     def halves(self) -> tuple[Array, Array]:
         """Positions of the rows to learn from, and of those kept aside."""
         recipe = self.plan.recipe
+        if self.start is not None:
+            return np.setdiff1d(np.arange(len(self.rows)), self.start.aside), self.start.aside
         return split(
             self.rows.answers,
             self.plan.schema.target.asked,
@@ -123,6 +135,7 @@ def what_decides(recipe: Recipe) -> dict[str, Any]:
     about.pop("screen", None)  # which rows are learned from is told by the rows
     about.pop("calibration", None)
     about.pop("reference", None)
+    about.pop("keep", None)
     return about
 
 

@@ -19,6 +19,7 @@ from polyfuse.ensemble import Ensemble, Member, is_table
 from polyfuse.fitting.fairness import check_fairness
 from polyfuse.heads.several import SeveralHead
 from polyfuse.learners.learner import Array
+from polyfuse.lineage import Kept
 from polyfuse.model import FusionModel
 from polyfuse.recipe import Built, Recipe
 from polyfuse.screening import Screen
@@ -55,8 +56,10 @@ class Fitted:
         seconds: how long it took.
         outcome: how a training went, where one model was trained as a whole.
         comparison: what was compared, where the way to combine was to be found.
+        apart: whether the model that came out has learned from none of the rows that it was measured on.
         screen: where the recipe asks for one.
         reference: what new rows are compared with, unless the recipe says otherwise or there are too few rows.
+        kept: rows for the model that comes after.
     """
 
     recipe: Recipe
@@ -67,8 +70,10 @@ class Fitted:
     seconds: float
     outcome: Outcome | None = None
     comparison: dict[str, Any] = field(default_factory=dict)
+    apart: bool = True
     screen: Screen | None = None
     reference: Sample | None = None
+    kept: Kept | None = None
 
 
 def weights_trained(recipe: Recipe, built: Built) -> list[dict[str, Any]]:

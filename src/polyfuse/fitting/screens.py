@@ -8,7 +8,6 @@ from polyfuse.core import processes
 from polyfuse.fitting.job import Job
 from polyfuse.fitting.plan import Fitted
 from polyfuse.fitting.sources import cached_sources
-from polyfuse.fusion import FUSIONS
 from polyfuse.screening import check_room, fit_screen
 
 
@@ -24,7 +23,7 @@ def rows_apart(job: Job) -> Job:
     settings = job.plan.recipe.screen
     if settings is None:
         return job
-    if job.other is None and job.plan.recipe.fusion.name not in FUSIONS:
+    if job.other is None and job.found:
         learning, held = (job.rows.subset(half.tolist()) for half in job.halves)
         job = replace(job, rows=learning, other=held)
     check_room(len(job.halves[1]) if job.other is None else len(job.other), settings.rate)

@@ -20,6 +20,7 @@ from polyfuse.fitting.estimate import encoding_seconds, in_time
 from polyfuse.fitting.fairness import fair_objective, groups_of
 from polyfuse.fitting.job import Job
 from polyfuse.fitting.sources import sources_of
+from polyfuse.fitting.start import gentle, warm
 from polyfuse.fitting.threats import check_noise_of_training, threats_of_training
 from polyfuse.learners.learner import Array
 from polyfuse.metrics.metric import Metric
@@ -93,6 +94,8 @@ def fit_whole(job: Job, recipe: Recipe, *, deadline: float | None = None, stage:
         torch.manual_seed(settings.seed)
         built = build(recipe, job.plan.schema, device)
         assert isinstance(built.model, FusionModel)
+        if job.start is not None:
+            settings = gentle(settings, whole=warm(built.model, job.start.model))
         check_noise_of_training(recipe, built, job.plan.schema)
         threats = threats_of_training(recipe, built, job.plan.schema)
         resting = {name: part for name, part in built.cached.items() if part is built.model.encoder(name)}

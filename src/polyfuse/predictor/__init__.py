@@ -20,6 +20,7 @@ from polyfuse.predictor.calibrating import Calibrating
 from polyfuse.predictor.explaining import Explaining
 from polyfuse.predictor.exporting import Exporting
 from polyfuse.predictor.proving import Proving
+from polyfuse.predictor.refitting import Refitting
 from polyfuse.predictor.reporting import Reporting
 from polyfuse.predictor.watching import Watching
 from polyfuse.progress import make_progress
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from polyfuse.study import Spaces
 
 
-class Predictor(Calibrating, Proving, Explaining, Reporting, Watching, Exporting):
+class Predictor(Calibrating, Proving, Explaining, Reporting, Watching, Exporting, Refitting):
     """A model of one column of a table, or of several.
 
     >>> import pandas as pd
@@ -185,9 +186,11 @@ class Predictor(Calibrating, Proving, Explaining, Reporting, Watching, Exporting
     ) -> None:
         """Take what was fitted, measure it, and save it."""
         from polyfuse.fitting import history, weights_trained
+        from polyfuse.lineage import Lineage
 
         self.recipe, self._schema, self._built, self._logs = fitted.recipe, schema, fitted.built, None
-        self._screen, self._reference = fitted.screen, fitted.reference
+        self._screen, self._reference, self._kept = fitted.screen, fitted.reference, fitted.kept
+        self._lineage = Lineage.begun(fitted.kept.references, len(fitted.rows)) if fitted.kept is not None else None
         weights = weights_trained(fitted.recipe, fitted.built)
         self._metrics = {"training": history(fitted), "weights": weights, "comparison": fitted.comparison}
         if tuning is not None:
@@ -272,10 +275,13 @@ class Predictor(Calibrating, Proving, Explaining, Reporting, Watching, Exporting
         Raises:
             InputError: the folder is taken.
         """
+        from polyfuse.lineage import load_lineage
+
         built = self._need_model()
-        kept = self._screen, self._calibration, self._reference
+        kept = self._screen, self._calibration, self._reference, self._kept, self._lineage
         saved = artifact.Artifact(self.recipe, self.schema, built, self._metrics, *kept)
         artifact.write(Path(folder), saved, standalone=standalone, overwrite=overwrite, logs=self._logs)
+        self._folder, self._lineage = Path(folder), load_lineage(Path(folder))
         return Path(folder)
 
     def merge(self) -> Predictor:

@@ -22,6 +22,7 @@ from polyfuse.recipe import Built, Recipe, read_recipe, updated
 if TYPE_CHECKING:
     from polyfuse.calibration import Calibration
     from polyfuse.drift import Sample
+    from polyfuse.lineage import Kept, Lineage
     from polyfuse.screening import Screen
 
 
@@ -49,6 +50,8 @@ class Holder:
         self._screen: Screen | None = None
         self._calibration: Calibration | None = None
         self._reference: Sample | None = None
+        self._kept: Kept | None = None
+        self._lineage: Lineage | None = None
         self._logs: Path | None = None
         self._folder: Path | None = None
 
@@ -71,6 +74,12 @@ class Holder:
         return self._screen is not None
 
     @property
+    def lineage(self) -> dict[str, Any]:
+        """Where the model comes from, as JSON values; empty for one of an earlier version."""
+        self._need_model()
+        return self._lineage.model_dump(mode="json") if self._lineage is not None else {}
+
+    @property
     def model(self) -> Model:
         """The FusionModel, or an Ensemble of several."""
         return self._need_model().model
@@ -79,6 +88,7 @@ class Holder:
         """Take the model of an artifact; what was asked for stays, so that another fit asks for the same."""
         self.recipe, self._schema, self._built, self._metrics = saved.recipe, saved.schema, saved.built, saved.metrics
         self._screen, self._calibration, self._reference = saved.screen, saved.calibration, saved.reference
+        self._kept, self._lineage = saved.kept, saved.lineage
         saved.built.model.to(self._device).eval()
         self._folder = folder
         logs = folder / "logs"

@@ -57,6 +57,11 @@ def _screen(value: object) -> object:
     return ({} if value else None) if isinstance(value, bool) else value
 
 
+def _keep(value: object) -> object:
+    """Take "none" for no rows at all."""
+    return {"rows": 0} if value == "none" else value
+
+
 class Modality(Strict):
     """One input of the model.
 
@@ -109,6 +114,18 @@ class ScreenSettings(Strict):
     neighbours: int = Field(10, ge=1, le=1_000)
 
 
+class KeepSettings(Strict):
+    """What is kept of the training rows for `polyfuse refit`.
+
+    Attributes:
+        rows: at most so many, a third of them to measure on; 0 keeps none, and says where they are by a hash alone.
+        megabytes: that they take at most, about (2^20 bytes each).
+    """
+
+    rows: int = Field(2_000, ge=0, le=1_000_000)
+    megabytes: float = Field(64.0, gt=0, le=1024)
+
+
 class Recipe(Strict):
     """The whole description of a model and its training.
 
@@ -138,6 +155,8 @@ class Recipe(Strict):
             act on the scores before it.
         reference: what new rows are later compared with by `drift`: "rows" keeps, of at most 2,000 validation rows, the
             numbers, hashes of the categories, measures of the media, Features and scores; "none" keeps nothing.
+        keep: rows that the artifact keeps as they are, for `polyfuse refit`: a mapping with `rows` and `megabytes`, or
+            "none", where they are not to be passed on.
         data: how the table is read and split.
         training: how the model is trained.
     """
@@ -157,6 +176,7 @@ class Recipe(Strict):
     screen: Annotated[ScreenSettings | None, BeforeValidator(_screen)] = None
     calibration: Choice = "auto"
     reference: Literal["rows", "none"] = "rows"
+    keep: Annotated[KeepSettings, BeforeValidator(_keep)] = KeepSettings()
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
 
@@ -178,6 +198,7 @@ class Recipe(Strict):
             "screen": self.screen.model_dump(mode="json") if self.screen else None,
             "calibration": self.calibration,
             "reference": self.reference,
+            "keep": self.keep.model_dump(mode="json") if self.keep != KeepSettings() else None,
             "data": self.data.model_dump(mode="json", exclude_none=True),
             "training": self.training.model_dump(mode="json", exclude_none=True),
         }

@@ -36,7 +36,7 @@ class LevelsCard(BaseModel):
 
 
 class Card(BaseModel):
-    """The model: what it reads, what it answers, how good it was on its validation rows."""
+    """The model: what it reads, what it answers, how good it was on its validation rows, and which it was made from."""
 
     task: Task
     targets: list[TargetCard]
@@ -46,12 +46,16 @@ class Card(BaseModel):
     screen: bool
     levels: LevelsCard | None
     validation: dict[str, Any]
+    id: str
+    made: str
+    ancestors: list[str]
     version: str
 
 
 def card_of(predictor: Predictor) -> Card:
     """Return what is told about a model; nothing of its training rows but what its answers show anyway."""
     schema, bounds = predictor.schema, predictor.levels
+    lineage = predictor.lineage
     feeds = {name: modality for modality, names in schema.modalities.items() for name in names}
     report = predictor.metrics.get("validation", {})
     return Card(
@@ -66,5 +70,8 @@ def card_of(predictor: Predictor) -> Card:
         screen=predictor.has_screen,
         levels=None if bounds is None else LevelsCard(lowest=bounds[0], highest=bounds[1]),
         validation={key: report[key] for key in ("rows", "level", "metrics", "baseline", "present") if key in report},
+        id=lineage.get("id", ""),
+        made=lineage.get("made", ""),
+        ancestors=[ancestor["id"] for ancestor in lineage.get("ancestors", [])],
         version=__version__,
     )
