@@ -90,7 +90,8 @@ class Refitting(Answering):
         promoted, reason = verdict(new, before)
         child._kept = passed_on(self.recipe, parts, fitted, learned, new_scores, old_scores)
         compared = {"promoted": promoted, "reason": reason, "new": new.data(), "old": before.data()}
-        child._lineage = self._ancestry().child(self._folder, parts.references, len(fitted.rows), compared)
+        place = self._folder.resolve() if self._folder is not None else None  # a link may be turned
+        child._lineage = self._ancestry().child(place, parts.references, len(fitted.rows), compared)
         if promoted and folder is not None:
             child.save(folder, overwrite=overwrite)
             if promote is not None:
