@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from polyfuse.core import processes
 from polyfuse.core.compute import default_device
 from polyfuse.core.progress import Progress, Silent
 from polyfuse.data.reading import Table
@@ -73,15 +74,26 @@ def fit(
             if found is None:
                 return None
             found = replace(found, recipe=with_ways(found.recipe, found.built.model))
-            found = with_reference(job, with_screen(job, found))
-            return found if start is not None else with_kept(job, found, rows)
+            return _with_what_stays(job, found, rows)
         whole, recipe = fit_better(job, plan.recipe, job.metric)
     measured = whole.rows.subset(whole.held.tolist())
     seconds = time.monotonic() - begun
     recipe = with_budgets(with_ways(recipe, whole.built.model), whole.built, plan.schema)
     fitted = Fitted(recipe, whole.built, whole.learned, measured, whole.scores, seconds, whole.outcome)
-    fitted = with_reference(job, with_screen(job, fitted))
-    return fitted if start is not None else with_kept(job, fitted, rows)
+    return _with_what_stays(job, fitted, rows)
+
+
+def _with_what_stays(job: Job, fitted: Fitted, given: Rows) -> Fitted:
+    """Return what was fitted with its screen and the rows that it keeps: the first process makes them, by itself.
+
+    Args:
+        job: the rows, and where it is computed.
+        fitted: what came out.
+        given: all rows of the training table.
+    """
+    with processes.alone():
+        fitted = with_reference(job, with_screen(job, fitted))
+        return fitted if job.start is not None else with_kept(job, fitted, given)
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, str | float | bool]:
