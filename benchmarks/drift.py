@@ -189,14 +189,14 @@ def planted(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     yield "answers: a quarter from 0 to 4 alone", "key: truth", mixed_in
 
 
-def power(keypad: Keypad, repetitions: int = 60) -> None:
+def power(keypad: Keypad, repetitions: int = 40) -> None:
     """Print how often planted shifts are found."""
     rows = []
     for name, where, table in planted(keypad.after):
         moved, cells = keypad.seen(table), []
         for n, m in ((300, 100), (1000, 500)):
             found, there = [], []
-            for repetition in range(repetitions if n < 1000 else repetitions // 3):
+            for repetition in range(repetitions if n < 1000 else repetitions // 2):
                 random = np.random.default_rng(repetition)
                 old = taken(keypad.old, random.permutation(len(keypad.old))[:n])
                 new = taken(moved, random.permutation(len(moved))[:m])

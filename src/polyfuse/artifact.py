@@ -405,6 +405,11 @@ def card(artifact: Artifact) -> str:
         lines.append(f"| {name} | {_figure(found['value'])} | {_figure(found['low'])} to {_figure(found['high'])} |")
     told = artifact.calibration.told() if artifact.calibration is not None else []
     origin = artifact.lineage.told() if artifact.lineage is not None else []
+    if artifact.reference is not None:
+        told += [
+            f"It keeps {len(artifact.reference):,} of these rows for  polyfuse drift  (numbers, hashes of categories,"
+            " Features, scores, answers): see  reference  in the recipe."
+        ]
     lines += [
         *(["", *map(_plain, told)] if told else []),
         *(["", *map(_plain, origin)] if origin else []),

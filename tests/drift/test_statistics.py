@@ -144,6 +144,12 @@ def test_corrected_is_step_down_min_p() -> None:
     assert (found >= shares_beyond(statistics) - 1 / 200 - 0.02).all()
 
 
+def test_corrected_never_falls_from_one_test_to_the_next() -> None:
+    for seed in range(30):
+        statistics = np.random.default_rng(seed).normal(size=(6, 60))
+        assert corrected(statistics) == pytest.approx(naive(statistics))
+
+
 def test_the_same_test_twice_is_not_corrected_for() -> None:
     statistics = np.random.default_rng(3).normal(size=(1, 500))
     twice = corrected(np.repeat(statistics, 20, axis=0))

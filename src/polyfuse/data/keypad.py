@@ -130,7 +130,8 @@ def keypad_moved(rows: int = 400, seed: int = 0) -> pd.DataFrame:
     random = np.random.default_rng([seed, 1])
     table = _table(images[test], labels[test], rows, random)
     table["image"] = [None if cell is None else 255 - cell for cell in table["image"]]
-    table["audio"] = [None if cell is None else (_hissing(cell[0], random), cell[1]) for cell in table["audio"]]
+    sounds = [None if cell is None else (_hissing(cell[0], random), cell[1]) for cell in table["audio"]]
+    table["audio"] = pd.Series(sounds, dtype=object)
     table["hold_ms"] = (1.3 * table["hold_ms"]).round(1)
     thumbs = table["finger"].notna() & (random.random(rows) < 0.3)
     table["finger"] = table["finger"].mask(thumbs, "thumb")
