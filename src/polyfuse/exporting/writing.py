@@ -157,7 +157,7 @@ def _values(model: Model, schema: Schema) -> dict[str, list[Any]]:
 
 
 def _quantise(path: Path) -> None:
-    """Replace the weights of products by whole numbers of 8 bits, with a scale for each channel."""
+    """Make the weights of products, with a scale for each channel, and of embeddings whole numbers of 8 bits."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     from polyfuse.core.onnx import silence
@@ -167,7 +167,11 @@ def _quantise(path: Path) -> None:
     path.rename(whole)
     with silence():
         quantize_dynamic(
-            whole, path, per_channel=True, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"]
+            whole,
+            path,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["MatMul", "Gemm", "Gather"],
         )
     whole.unlink()
     beside.unlink(missing_ok=True)
