@@ -90,7 +90,7 @@ def check(
             general = [Problem(f"{table.name} has no rows")]
         elif training:
             general = training_problems(schema, list(found.values()))
-    return Checked(row_problems + _cell_problems(schema, cells, len(table.frame), progress), general, found)
+    return Checked(row_problems + cell_problems(schema, cells, len(table.frame), progress), general, found)
 
 
 def training_problems(schema: Schema, answers: Sequence[Any]) -> list[Problem]:
@@ -195,7 +195,7 @@ def _read_several(
     return tuple(answers), wrong
 
 
-def _cell_problems(schema: Schema, cells: Cells, rows: int, progress: Progress | None) -> list[Problem]:
+def cell_problems(schema: Schema, cells: Cells, rows: int, progress: Progress | None) -> list[Problem]:
     """Decode every cell once, and return what is wrong with them."""
     found = _Found()
     decoded = [column for column in schema.columns if column.type in _DECODED]

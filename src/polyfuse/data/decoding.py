@@ -12,8 +12,7 @@ from PIL import Image
 from polyfuse.core.types import Sound
 from polyfuse.data.cells import embedding, is_missing
 from polyfuse.data.images import decode_images
-from polyfuse.data.media import Loaded, MediaType, content, decode_audio, load
-from polyfuse.data.reading import Table
+from polyfuse.data.media import Loaded, MediaFolder, MediaType, content, decode_audio, load
 from polyfuse.data.schema import Column, Schema
 from polyfuse.data.statistics import SCALARS
 
@@ -106,18 +105,21 @@ class Cells:
     """The decoded cells of a table's columns, those of images and recordings kept while there is room.
 
     Args:
-        table: where they stand.
+        columns: cells by the name of their column; one that the schema knows and that is not here is missing.
+        media: where the files are that cells name.
         schema: how they are read.
         memory: room for what is decoded, in bytes.
     """
 
-    def __init__(self, table: Table, schema: Schema, memory: int) -> None:
-        self._media = table.media
+    def __init__(
+        self, columns: Mapping[str, Sequence[Any]], media: MediaFolder, schema: Schema, memory: int = MEMORY
+    ) -> None:
+        self._media = media
         self._columns = {column.name: column for column in schema.columns}
         self._cells = {
-            name: [None if is_missing(cell) else cell for cell in table.frame[name].tolist()]
+            name: [None if is_missing(cell) else cell for cell in columns[name]]
             for name in self._columns
-            if name in table.frame.columns
+            if name in columns
         }
         self._room = memory
         self._kept: dict[tuple[str, int], Any] = {}

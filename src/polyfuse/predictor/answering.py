@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 
 from polyfuse.core.errors import InputError
 from polyfuse.core.progress import Progress
-from polyfuse.data.rows import Rows, read_rows
+from polyfuse.data.media import MediaFolder
+from polyfuse.data.rows import Rows, rows_of
 from polyfuse.inference import Answers, answers_of, score, weights_of
 from polyfuse.predictor.holding import Holder
 from polyfuse.progress import make_progress
@@ -98,16 +100,16 @@ class Answering(Holder):
             )
         return answers
 
-    def read_rows(self, data: Any) -> Rows:
+    def read_rows(self, records: Sequence[Mapping[str, Any]]) -> Rows:
         """Read rows to be answered, and decode them: the part of `answer` that needs no model.
 
         Args:
-            data: as for `fit`; a dict is one row.
+            records: a dict for each row; paths start from the current directory.
 
         Raises:
             DataError: with every cell that cannot be read, whatever the recipe says of bad rows.
         """
-        return read_rows(self._read(data), self.schema, training=False)
+        return rows_of(records, self.schema, MediaFolder(Path()))
 
     def answer_rows(
         self,

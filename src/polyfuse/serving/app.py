@@ -31,6 +31,7 @@ from polyfuse.serving.problems import Refused, problem_of
 from polyfuse.serving.routes import answering, telling
 from polyfuse.serving.settings import Settings
 
+_FIRST = 600.0  # seconds; a first answer imports much, and no client waits for it
 _ABOUT = "Each column may be left out: what a row lacks is absent, and the model answers from the rest."
 
 
@@ -84,8 +85,8 @@ def warm_up(app: FastAPI) -> None:
     """Answer an example, in every way there is: what is imported or made at first use is there for the first client."""
     engine: Engine = app.state.engine
     for level in {None, (engine.predictor.levels or (None,))[-1]}:
-        engine.ask([app.state.example], level=level)
-    engine.explain(app.state.example)
+        engine.ask([app.state.example], level=level, deadline=_FIRST)
+    engine.explain(app.state.example, deadline=_FIRST)
 
 
 def _keeper(predictor: Predictor, settings: Settings, logs: Logs) -> Keeper | None:

@@ -105,7 +105,6 @@ class Engine:
         self.predictor, self.settings = predictor, settings
         self.limits = Limits(predictor.schema, settings)
         self.waiting, self.draining = 0, False
-        self._blank = dict.fromkeys(column.name for column in predictor.schema.columns)
         self._watch = watch
         self._screens = predictor.has_screen
         self._jobs: deque[_Job] = deque()
@@ -149,14 +148,16 @@ class Engine:
         )
         return found
 
-    def ask(self, rows: Sequence[Mapping[str, Any]], *, level: float | None = None) -> list[Told]:
+    def ask(
+        self, rows: Sequence[Mapping[str, Any]], *, level: float | None = None, deadline: float | None = None
+    ) -> list[Told]:
         """Answer rows, for a caller with a thread of its own; raises as `answer` does."""
-        found: Answered = self._blocking(rows, level=level)
+        found: Answered = self._blocking(rows, deadline, level=level)
         return found.told
 
-    def explain(self, row: Mapping[str, Any]) -> Explained:
+    def explain(self, row: Mapping[str, Any], *, deadline: float | None = None) -> Explained:
         """Say what each modality gives to the answer of one row, for a caller with a thread of its own."""
-        found: Explained = self._blocking([row], explain=True)
+        found: Explained = self._blocking([row], deadline, explain=True)
         return found
 
     def close(self) -> None:
@@ -176,8 +177,8 @@ class Engine:
                 raise Stopping("the server stops") from error
             raise
 
-    def _blocking(self, rows: Sequence[Mapping[str, Any]], **options: Any) -> Any:
-        until = time.monotonic() + self.settings.deadline
+    def _blocking(self, rows: Sequence[Mapping[str, Any]], deadline: float | None, **options: Any) -> Any:
+        until = time.monotonic() + (self.settings.deadline if deadline is None else deadline)
         future = self._submitted(rows, until=until, **options)
         try:
             return future.result(timeout=until - time.monotonic())
@@ -211,8 +212,7 @@ class Engine:
         try:
             if level is not None:
                 self.predictor.check_level(level)
-            # Every column is named, so that a row may lack all of them.
-            job = _Job(self.predictor.read_rows([{**self._blank, **row} for row in given]), level, explain, until)
+            job = _Job(self.predictor.read_rows(given), level, explain, until)
         except BaseException:
             self._leave(len(given), size)
             raise

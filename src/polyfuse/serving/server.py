@@ -71,6 +71,7 @@ def work(run: Path, settings: Settings, listening: socket.socket) -> int:
     logs = Logs()
     forward = Forward(logs)
     logging.getLogger().addHandler(forward)
+    logging.captureWarnings(True)
     try:
         app = make_app(load(run), settings, logs=logs)
         warm_up(app)
@@ -78,6 +79,7 @@ def work(run: Path, settings: Settings, listening: socket.socket) -> int:
         logs.write("info", "stopped")
         return 0
     finally:
+        logging.captureWarnings(False)
         logging.getLogger().removeHandler(forward)
 
 
