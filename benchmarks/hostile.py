@@ -261,7 +261,7 @@ def main() -> None:
     chance, hostile = random.Random(given.seed), Hostile(pf.load(given.run).schema)
     with tempfile.TemporaryDirectory() as own:
         watched = (given.run, Path(own))
-        server, port = served(given.run, ["--deadline", "5"], cwd=Path(own), TMPDIR=own)
+        server, port = served(given.run, [], cwd=Path(own), TMPDIR=own)
         before, statuses, at_tenth, most = files(*watched), Counter[int](), 0.0, 0.0
         for i in range(given.count):
             statuses[ask(port, *hostile(chance))] += 1

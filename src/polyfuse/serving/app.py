@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -76,8 +75,9 @@ def make_app(predictor: Predictor, settings: Settings | None = None, *, logs: Lo
         Middleware(Doors, engine=engine, settings=settings, metrics=metrics, logs=logs, own=_own(document))
     )
     if _has_page(settings):
-        page = importlib.import_module("polyfuse.serving.page")
-        page.mount_page(app, predictor.schema, engine, settings)
+        from polyfuse.serving.page import mount_page
+
+        mount_page(app, predictor.schema, engine, settings)
     return app
 
 
@@ -114,8 +114,7 @@ def _has_page(settings: Settings) -> bool:
         import_extra("gradio", "ui", "the page")
     if settings.page is None:
         # With a key, a page is a second way in; it is opened only where somebody says so.
-        found = all(importlib.util.find_spec(name) is not None for name in ("gradio", "polyfuse.serving.page"))
-        return found and not settings.keys
+        return not settings.keys and importlib.util.find_spec("gradio") is not None
     return settings.page
 
 

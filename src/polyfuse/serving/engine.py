@@ -18,8 +18,11 @@ from polyfuse.data.rows import Rows, joined
 from polyfuse.inference import Answers
 from polyfuse.predictor import Predictor
 from polyfuse.serving.limits import Limits
+from polyfuse.serving.memory import give_back
 from polyfuse.serving.settings import Settings
 from polyfuse.serving.telling import Explained, Told, part_of, shares_told, tell
+
+_LARGE = 16 << 20  # bytes of decoded media after which memory is given back
 
 
 class Busy(PolyfuseError):
@@ -70,6 +73,7 @@ class _Job:
     level: float | None
     explain: bool
     until: float
+    size: int
     future: Future[Any] = field(default_factory=Future)
     arrived: float = field(default_factory=time.monotonic)
 
@@ -212,7 +216,7 @@ class Engine:
         try:
             if level is not None:
                 self.predictor.check_level(level)
-            job = _Job(self.predictor.read_rows(given), level, explain, until)
+            job = _Job(self.predictor.read_rows(given), level, explain, until, size)
         except BaseException:
             self._leave(len(given), size)
             raise
@@ -247,8 +251,13 @@ class Engine:
                 seconds, rows = time.monotonic() - begun, sum(len(job.rows) for job in jobs)
                 self._together = len(jobs) > 1
                 self._speed = 0.8 * self._speed + 0.2 * rows / max(seconds, 1e-6)
+                large = sum(job.size for job in jobs) > _LARGE
                 if self._watch is not None:
                     self._watch(rows, len(jobs), seconds)
+                # Until the next request comes, nothing holds on to what these had decoded.
+                jobs.clear()
+                if large:
+                    give_back()
 
     def _next(self) -> list[_Job]:
         """Return what is computed next; nothing when all is done."""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from polyfuse.core.errors import import_extra
+from polyfuse.serving.memory import resident
 from polyfuse.serving.telling import Told
 
 #: Names the folder of the shared files; set before the first worker starts.
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
-_STATM = Path("/proc/self/statm")
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -78,15 +76,4 @@ class Metrics:
 
     def _look(self) -> None:
         self._waiting.set(self.waiting())
-        self._memory.set(memory())
-
-
-def memory() -> int:
-    """Return the resident memory of this process in bytes."""
-    try:
-        return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        import resource
-
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, on macOS in bytes
-        return most if sys.platform == "darwin" else most * 1024
+        self._memory.set(resident())
