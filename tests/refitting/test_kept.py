@@ -87,6 +87,9 @@ def test_a_rare_answer_is_kept() -> None:
     everywhere = {"learned": np.arange(400), "held": np.arange(0, 400, 5)}
     kept = chosen(rows, 30, **everywhere)
     assert "seldom" in set(kept_table(kept.learned, rows.schema)["y"])
+    # What is there to measure on is not replayed, though the model has learned from all of it.
+    assert len(kept.held.positions) == 10
+    assert not set(kept.held.positions) & set(kept.learned.positions)
 
 
 def test_groups_are_kept_whole_and_on_one_side() -> None:

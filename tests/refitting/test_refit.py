@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import polyfuse as pf
 from polyfuse.cli.app import app
 from polyfuse.core.errors import DataError, InputError
+from polyfuse.fitting.start import warm
+from polyfuse.model import FusionModel
+from polyfuse.recipe import build
 from polyfuse.serving.card import card_of
 
 Make = Callable[..., pd.DataFrame]
@@ -56,6 +60,7 @@ def test_answers_that_are_noise_are_not_promoted(runs: dict[str, Path], table: M
     new["said"] = np.random.default_rng(0).permutation(new["said"])
     found = pf.load(runs[kind]).refit(new, out=tmp_path / "next", promote=tmp_path / "current", progress=False)
     assert not found.promoted
+    assert "look at their answers" in found.reason
     assert found.saved is None
     assert not list(tmp_path.iterdir())
     assert digest(runs[kind]) == before
@@ -75,6 +80,11 @@ def test_replay_keeps_what_new_rows_do_not_show(runs: dict[str, Path], table: Ma
 def test_it_begins_with_the_weights_that_were_there(runs: dict[str, Path], table: Make) -> None:
     old = pf.load(runs["whole"])
     new = table(300, 6)
+    fresh = build(old.recipe, old.schema, torch.device("cpu")).model
+    assert isinstance(fresh, FusionModel)
+    assert warm(fresh, old.model)
+    known = old.model.state_dict()
+    assert all(torch.equal(weight, known[name]) for name, weight in fresh.state_dict().items())
     first = old.refit(new, progress=False).predictor.metrics["training"]["history"][0]["loss"]
     both = pd.concat([pd.read_csv(runs["train"]), new])
     afresh = pf.Predictor(recipe=old.recipe).fit(both, progress=False).metrics["training"]["history"][0]["loss"]

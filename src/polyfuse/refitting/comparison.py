@@ -127,10 +127,12 @@ def verdict(new: Side, old: Side) -> tuple[bool, str]:
         return False, f"not promoted: {gained}, which may be chance"
     if math.isnan(old.gain.low):
         return False, f"not promoted: on {old.rows:,} old rows {old.metric} has no interval"
-    if old.gain.high < 0:
-        lost = Interval(-old.gain.value, -old.gain.high, -old.gain.low)
+    lost = Interval(-old.gain.value, -old.gain.high, -old.gain.low)
+    if lost.low > 0:
         return False, f"not promoted: {gained}, and on {old.rows:,} old rows worse by {_figures(lost)}"
-    return True, f"promoted: {gained}; on {old.rows:,} old rows by {_figures(old.gain)}, not worse beyond chance"
+    if lost.value > 0:
+        return True, f"promoted: {gained}; on {old.rows:,} old rows worse by {_figures(lost)}, which may be chance"
+    return True, f"promoted: {gained}; on {old.rows:,} old rows better by {_figures(old.gain)}"
 
 
 def _figures_of(gain: Interval) -> dict[str, float]:
