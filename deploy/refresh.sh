@@ -3,8 +3,8 @@
 #
 #   POLYFUSE_RUNS   folder of artifacts; `current` in it is a symbolic link to the one that is served
 #   POLYFUSE_LOG    the request log (polyfuse serve --log)
-#   POLYFUSE_SINCE  how far back rows are looked at for drift; 7d
-#   POLYFUSE_LEARN  how far back labelled rows are learned from; 30d
+#   POLYFUSE_DAYS   days of rows that are looked at for drift; 7
+#   POLYFUSE_LEARN  days of labelled rows that are learned from; 30
 #   POLYFUSE_LEAST  rows, and labelled rows, below which nothing is done; 200
 #   POLYFUSE_KEEP   earlier artifacts that are kept beside the new one; 5
 #
@@ -14,8 +14,6 @@ set -euo pipefail
 
 runs=${POLYFUSE_RUNS:?name the folder of artifacts}
 log=${POLYFUSE_LOG:?name the request log}
-since=${POLYFUSE_SINCE:-7d}
-learn=${POLYFUSE_LEARN:-30d}
 least=${POLYFUSE_LEAST:-200}
 keep=${POLYFUSE_KEEP:-5}
 
@@ -24,14 +22,23 @@ flock --nonblock 9 || { echo "another round is under way" >&2; exit 0; }
 work=$(mktemp --directory)
 trap 'rm -rf "$work"' EXIT
 
+# since DAYS: so many days ago, or when the model that is served was made: what it has learned from is not new.
+since() {
+  local first made
+  first=$(date --date "$1 days ago" +%s)
+  made=$(stat --dereference --format %Y "$runs/current/artifact.json")
+  date --utc --date "@$((first > made ? first : made))" +%FT%TZ
+}
+
 # written TABLE SINCE [--labelled]: writes the log to TABLE and prints how many rows it has.
 written() {
   polyfuse log "$log" --out "$1" --since "${@:2}" --json | sed --quiet 's/^ *"written": \([0-9]*\).*/\1/p'
 }
 
-rows=$(written "$work/new.parquet" "$since")
+begin=$(since "${POLYFUSE_DAYS:-7}")
+rows=$(written "$work/new.parquet" "$begin")
 if ((rows < least)); then
-  echo "$rows rows since $since, fewer than $least: nothing is done" >&2
+  echo "$rows rows since $begin, fewer than $least: nothing is done" >&2
   exit 0
 fi
 
@@ -43,9 +50,10 @@ case $code in
   *) exit "$code" ;;
 esac
 
-labelled=$(written "$work/labelled.parquet" "$learn" --labelled)
+begin=$(since "${POLYFUSE_LEARN:-30}")
+labelled=$(written "$work/labelled.parquet" "$begin" --labelled)
 if ((labelled < least)); then
-  echo "$labelled rows since $learn have feedback, fewer than $least: POST /feedback is what a refit learns from" >&2
+  echo "$labelled rows since $begin have feedback, fewer than $least: POST /feedback is what a refit learns from" >&2
   exit 3
 fi
 

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import typer.main
 import yaml
 
 from polyfuse.cli.app import app
+from polyfuse.data.cells import moment
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -135,8 +137,11 @@ esac
 )
 def test_a_round_goes_as_far_as_it_should(ends: dict[str, str], code: int, asked: list[str], tmp_path: Path) -> None:
     runs, commands = tmp_path / "runs", tmp_path / "bin"
+    made = time.time() - 20 * 86400  # later than what is learned from, not than what is looked at
     for name in ("20200101-000000", "20200102-000000", "mine"):
         (runs / name).mkdir(parents=True)
+        (runs / name / "artifact.json").touch()
+        os.utime(runs / name / "artifact.json", (made, made))
     (runs / "current").symlink_to(runs / "20200102-000000")
     commands.mkdir()
     (commands / "polyfuse").write_text(FAKE)
@@ -158,6 +163,9 @@ def test_a_round_goes_as_far_as_it_should(ends: dict[str, str], code: int, asked
     for line in lines:
         command, *words = line.split()
         assert {word for word in words if word.startswith("--")} <= options_of(command)
+    begins = [moment(line.split()[line.split().index("--since") + 1]) for line in lines if line.startswith("log")]
+    for begin, expected in zip(begins, (time.time() - 7 * 86400, made), strict=False):
+        assert begin == pytest.approx(expected, abs=120)
     promoted = code == 0 and asked[-1] == "refit"
     assert (runs / "promoted").exists() == promoted
     left = sorted(path.name for path in runs.iterdir() if path.is_dir() and not path.is_symlink())
