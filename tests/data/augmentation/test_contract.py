@@ -232,6 +232,10 @@ def test_instances_are_taken_as_they_are() -> None:
         ({"name": "swap", "probability": 2}, "swap.probability: 2 given: Input should be less than or equal to 1"),
         ({"name": "swap", "probability": "often"}, "swap.probability: 'often' given: Input should be a valid number"),
         ({"name": "corrupt", "kinds": ["roundin"]}, "corrupt.kinds: there is no 'roundin'; did you mean 'rounding'?"),
+        (
+            {"name": "corrupt", "kinds": ["fog", "hum"]},
+            r"none of corrupt.kinds \(fog, hum\) damages age \(number\): missing_cells, .* do; name others",
+        ),
         ({"probability": 1}, "{'probability': 1} given: an augmentation is a name, or a mapping with a name"),
         (3, "3 given: an augmentation is a name, or a mapping with a name"),
     ],

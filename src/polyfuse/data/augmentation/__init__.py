@@ -68,7 +68,8 @@ def build_augmentations(chosen: Sequence[Choice], columns: Sequence[Column]) -> 
         columns: of the modality.
 
     Raises:
-        InputError: a name or an option is unknown, a value does not fit, or an augmentation reads none of the columns.
+        InputError: a name or an option is unknown, a value does not fit, or an augmentation reads none of the columns,
+            or changes none with these options.
     """
     made: list[list[Augmentation]] = [[] for _ in columns]
     for choice in chosen:
@@ -80,10 +81,14 @@ def build_augmentations(chosen: Sequence[Choice], columns: Sequence[Column]) -> 
         fitting = [i for i, column in enumerate(columns) if column.type in reads]
         if not fitting:
             raise InputError(unread(AUGMENTATIONS, name, reads, columns))
-        for i in fitting:
-            made[i].append(
-                choice if isinstance(choice, Augmentation) else AUGMENTATIONS.build(name, options, columns[i])
-            )
+        some = [
+            choice if isinstance(choice, Augmentation) else AUGMENTATIONS.build(name, options, columns[i])
+            for i in fitting
+        ]
+        if all(one.idle for one in some):
+            raise InputError(f"augmentations: {some[0].idle}; name others, or leave it out")
+        for i, one in zip(fitting, some, strict=True):
+            made[i].append(one)
     return made
 
 

@@ -27,9 +27,11 @@ class Augmentation(ABC):
 
     Attributes:
         reads: the column types that it can change.
+        idle: why it never changes a cell of its column, with these options; empty where it does.
     """
 
     reads: ClassVar[frozenset[str]]
+    idle: str = ""
 
     def __init__(self, column: Column) -> None:
         self.column = column

@@ -44,6 +44,9 @@ class CorruptAugmentation(Augmentation):
                 raise InputError(f"augmentations: corrupt.kinds: there is no {name!r}; {nearest(name, CORRUPTIONS)}")
         self.probability = probability
         fitting = [name for name in corruptions_for([column]) if kinds is None or name in kinds]
+        if not fitting:
+            given, able = (", ".join(some) for some in (kinds or (), corruptions_for([column])))
+            self.idle = f"none of corrupt.kinds ({given}) damages {column.name} ({column.type}): {able} do"
         self._kinds = [
             [CORRUPTIONS.build(name, {"severity": level}, column) for level in range(1, severity + 1)]
             for name in fitting
@@ -51,7 +54,7 @@ class CorruptAugmentation(Augmentation):
 
     def __call__(self, cell: Any, random: np.random.Generator, other: Other) -> Any:
         """Damage the cell; one that would be lost stays as it is."""
-        if not self._kinds or random.random() >= self.probability:
+        if self.idle or random.random() >= self.probability:
             return cell
         levels = self._kinds[random.integers(len(self._kinds))]
         changed = levels[random.integers(len(levels))](cell, random, other)
