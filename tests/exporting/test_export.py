@@ -108,6 +108,13 @@ def test_rows_are_read_window_by_window(folder: Path, rows: Path, monkeypatch: p
         Runner(folder).predict(bad)
 
 
+def test_rows_to_try_it_with_lie_beside(predictor: pf.Predictor, folder: Path) -> None:
+    rows = folder / "example.jsonl"
+    answers = Runner(folder).predict(rows)
+    assert len(answers) == 3
+    assert answers == predictor.predict(rows).tolist()
+
+
 def test_a_row_with_nothing_in_it_has_the_prior(predictor: pf.Predictor, folder: Path) -> None:
     with pytest.warns(UserWarning, match="lack the columns note, size, kind, day"):
         (found,) = Runner(folder).predict_proba({"other": 3})

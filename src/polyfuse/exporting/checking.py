@@ -236,26 +236,44 @@ def _file_of(rows: Rows, table: Table, place: Path) -> tuple[Path, str]:
     if own.suffix in _FILES and own.is_file() and len(rows) == len(table.frame):
         return own, str((table.folder or Path()).resolve())
     file = place / "rows.jsonl"
+    write_lines(rows, file)
+    return file, ""
+
+
+def write_lines(rows: Rows, file: Path) -> None:
+    """Write rows as JSON Lines, media inside: the runner reads from them what polyfuse has read."""
     names = [column.name for column in rows.schema.columns]
     with file.open("w", encoding="utf-8") as lines:
         for row in range(len(rows)):
             cells = {name: _as_json(rows.cell(name, row)) for name in names}
             lines.write(json.dumps(json.loads(strict_json(cells)), ensure_ascii=False) + "\n")
-    return file, ""
 
 
 def _as_json(cell: Any) -> Any:
     """Return a decoded cell as JSON values that the runner decodes to the same."""
     if isinstance(cell, Sound):
-        return {"array": cell.samples.tolist(), "sampling_rate": cell.rate}
+        return {"bytes": _base64(_wav(cell))}
     if isinstance(cell, np.ndarray):
         return cell.tolist()
     if isinstance(cell, list):
-        return [{"bytes": _png(image)} for image in cell]
+        return [{"bytes": _base64(_png(image))} for image in cell]
     return cell
 
 
-def _png(image: Any) -> str:
+def _wav(sound: Sound) -> bytes:
+    """Return a recording as a WAV file of float32."""
+    import soundfile
+
+    data = io.BytesIO()
+    soundfile.write(data, sound.samples, sound.rate, format="WAV", subtype="FLOAT")
+    return data.getvalue()
+
+
+def _png(image: Any) -> bytes:
     data = io.BytesIO()
     image.save(data, "PNG")
-    return base64.b64encode(data.getvalue()).decode()
+    return data.getvalue()
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

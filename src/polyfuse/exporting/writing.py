@@ -22,7 +22,7 @@ from polyfuse.core.version import __version__
 from polyfuse.data.reading import Table, read_table
 from polyfuse.data.rows import Rows, read_rows
 from polyfuse.data.schema import Schema
-from polyfuse.exporting.checking import MOST, TOLERANCE, TOLERANCE_INT8, Difference, check_same, measure
+from polyfuse.exporting.checking import MOST, TOLERANCE, TOLERANCE_INT8, Difference, check_same, measure, write_lines
 from polyfuse.exporting.describing import check_portable, describe
 from polyfuse.exporting.examples import example_cell, example_rows
 from polyfuse.exporting.graph import read_by_graph, write_graph
@@ -34,6 +34,7 @@ ABOUT = "preparation.json"
 _GRAPHS = {"onnx": "model.onnx", "torch": "model.pt2"}
 _RUNNER = "polyfuse_runner"
 _EXAMPLES = 64  # rows made from the schema, where there are no others
+_SHOWN = 3  # of them, to try the folder with
 
 
 def export(
@@ -99,6 +100,8 @@ def export(
         )
         check_same(model, difference)
         _write_about(new, {**about, "checked": difference.data()})
+        shown = read_table(example_rows(schema, _SHOWN))
+        write_lines(read_rows(shown, schema, training=False), new / "example.jsonl")
         (new / "README.md").write_text(_readme(about, difference, to), encoding="utf-8")
         sizes = {path.relative_to(new).as_posix(): path.stat().st_size for path in new.rglob("*") if path.is_file()}
     return ExportReport(folder, to, int8, dict(sorted(sizes.items())), time.monotonic() - begun, difference)
@@ -212,14 +215,14 @@ def _readme(about: dict[str, Any], difference: Difference, to: str) -> str:
         "",
         "```",
         f"pip install {packages}",
-        "python -m polyfuse_runner . rows.csv     # from this folder; --proba adds probabilities, --json prints JSON",
+        "python -m polyfuse_runner . example.jsonl     # or your rows, .csv too; --proba: probabilities, --json: JSON",
         "```",
         "",
         "```python",
         "from polyfuse_runner import Runner",
         "",
         'runner = Runner("this folder")',
-        'runner.predict("rows.csv")',
+        'runner.predict("example.jsonl")',
         'runner.predict_proba([{"column": "value"}])',
         "```",
         "",
