@@ -52,7 +52,7 @@ def predictor(tiny_model: Callable[[str], str]) -> pf.Predictor:
             "table": {"columns": ["size", "kind", "day"], "encoder": {"name": "mlp", "dim": 8}},
         },
         "fusion": {"name": "ensemble", "members": members},
-        "training": {"epochs": 1, "trackers": []},
+        "training": {"epochs": 1, "compute": "float32", "trackers": []},
     }
     return pf.Predictor(recipe=recipe).fit(table(240), progress=False)
 
