@@ -157,7 +157,7 @@ def run_apart(folder: Path, rows: Rows, table: Table) -> NDArray[np.float64]:
     """Return the scores (rows, columns) of the folder's own runner, in a process that has nothing of polyfuse."""
     with tempfile.TemporaryDirectory() as place:
         file, root = _file_of(rows, table, Path(place))
-        command = [sys.executable, "-I", "-c", _RUN, str(folder.resolve()), str(file.resolve()), str(root)]
+        command = [sys.executable, "-P", "-c", _RUN, str(folder.resolve()), str(file.resolve()), str(root)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         told = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from polyfuse.core.contract import Encoder
-from polyfuse.core.files import whole_file
 from polyfuse.core.onnx import program_of, ragged, silence, write_onnx
 from polyfuse.core.types import Features, Tensors
 from polyfuse.ensemble import Ensemble, Member, is_table
@@ -144,8 +143,8 @@ def write_graph(model: Model, values: Mapping[str, list[Any]], path: Path, *, to
 def _write_program(program: ExportedProgram, path: Path) -> None:
     """Write a program of torch; its examples, which it would keep as a pickle, are left out."""
     program._example_inputs = None
-    with silence(), whole_file(path) as temporary:
-        torch.export.save(program, temporary)
+    with silence():
+        torch.export.save(program, path)
 
 
 def _examples(model: Model, values: Mapping[str, list[Any]]) -> dict[str, Tensors]:
