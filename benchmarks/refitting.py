@@ -24,9 +24,12 @@ OLD, NEW, TEST = 1000, 600, 400
 NEXT_FINGER = {"thumb": "index", "index": "middle", "middle": "thumb"}
 WAYS: dict[str, dict[str, Any]] = {
     "concat, trained as a whole": {"fusion": "concat"},
-    "found among learners on Features": {
-        "fusion": {"name": "auto", "candidates": ["linear", "boosting", "words", "alone"], "folds": 3},
-        "augmentation": "none",
+    "note and table, found by auto": {
+        "modalities": {
+            "text": {"columns": ["note"]},
+            "table": {"columns": ["pressure", "hold_ms", "finger"], "encoder": {"name": "ft_transformer"}},
+        },
+        "fusion": {"name": "auto", "folds": 3},
     },
 }
 
