@@ -138,6 +138,32 @@ def test_too_much_and_too_late(predictor: pf.Predictor, table: pd.DataFrame, mon
     assert engine.waiting == 0
 
 
+def test_what_is_read_too_late_is_not_computed(
+    predictor: pf.Predictor, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, real = Slow(predictor, monkeypatch), predictor.read_rows
+    slow.go.set()
+    read = threading.Event()
+
+    def read_rows(rows: Any) -> Any:
+        assert read.wait(20)
+        return real(rows)
+
+    monkeypatch.setattr(predictor, "read_rows", read_rows)
+    engine = Engine(predictor, Settings(threads=1))
+    with pytest.raises(Late):
+        asyncio.run(_late(engine, records(table, predictor)[:1], read))
+    engine.close()
+    assert slow.sizes == []
+
+
+async def _late(engine: Engine, rows: list[dict[str, Any]], read: threading.Event) -> None:
+    try:
+        await engine.answer(rows, deadline=0.05)
+    finally:
+        read.set()
+
+
 def test_what_is_decoded_has_bounded_room(
     predictor: pf.Predictor, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
