@@ -106,6 +106,9 @@ def test_what_is_ignored_is_not_compared(predictor: pf.Predictor) -> None:
     assert looked(predictor, new).found
     report = looked(predictor, new, ignore=["text"])
     assert not any(name.startswith("text") for name in report)
+    moved = table(400, 5, missing=0.9)
+    assert looked(predictor, moved)["table: features"] <= 0.05
+    assert looked(predictor, moved, ignore=["weight"])["table: features"] > 0.05
     with pytest.raises(InputError, match="reads no column 'txt'; did you mean 'text'"):
         looked(predictor, new, ignore=["txt"])
 

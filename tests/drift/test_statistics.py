@@ -119,6 +119,23 @@ def test_tails_are_those_of_a_normal_and_of_a_skewed_law() -> None:
     assert found == pytest.approx([stats.norm.sf(3), stats.chi2.sf(12, 3)], rel=0.25)
 
 
+def test_each_dealing_is_held_against_all_others() -> None:
+    rows = np.random.default_rng(0).chisquare(2, size=(3, 50))
+    rows[1, 0] = 1e5
+    for at in (0, 7):
+        others = np.delete(rows, at, axis=1)
+        z = (rows[:, at] - others.mean(1)) / others.std(1)
+        shape = 4 / stats.skew(others, axis=1) ** 2
+        expected = stats.gamma.logsf(shape + z * np.sqrt(shape), shape)
+        assert tails(rows)[:, at] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_difference_beyond_measure_is_found_among_many() -> None:
+    statistics = np.random.default_rng(3).normal(size=(400, 200))
+    statistics[7, 0] = 1e6
+    assert corrected(statistics)[7] == pytest.approx(1 / 200)
+
+
 def naive(statistics: Floats) -> Array:
     """Step-down min P as in the book: the tests still there, one after another."""
     rare = tails(statistics)
