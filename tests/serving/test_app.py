@@ -194,6 +194,25 @@ def test_a_body_that_does_not_come_is_not_waited_for(predictor: pf.Predictor) ->
     slow.close()
 
 
+def test_a_client_that_goes_away_is_no_failure(asked: Asked) -> None:
+    import asyncio
+
+    messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "root_path": "", "headers": []}
+    scope["headers"] = [(b"content-type", b"application/json")]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(asked.app(scope, receive, send))
+    assert sent == []
+    assert (asked.lines[-1]["event"], asked.lines[-1]["status"]) == ("request", 499)
+
+
 def test_keys(predictor: pf.Predictor) -> None:
     keyed = Asked(predictor, keys=(KEY, "another-key-of-16-chars"))
     assert keyed("GET", "/health/live").status_code == 200

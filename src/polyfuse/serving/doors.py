@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from polyfuse.serving.engine import Engine
@@ -81,6 +82,8 @@ class Doors:
         try:
             self._check(scope, headers)
             await self._app(scope, _Bounded(receive, self._settings, headers), answer)
+        except ClientDisconnect:
+            pass  # in the middle of its body; nobody is there to be told
         except Exception as error:
             response = problem_of(error, request_id)
             if response.status_code == 500:

@@ -22,7 +22,7 @@ from polyfuse.serving.memory import give_back
 from polyfuse.serving.settings import Settings
 from polyfuse.serving.telling import Explained, Told, part_of, shares_told, tell
 
-_LARGE = 16 << 20  # bytes of decoded media after which memory is given back
+_TIDY = 5.0  # seconds after which memory that is free is given back to the system
 
 
 class Busy(PolyfuseError):
@@ -73,7 +73,6 @@ class _Job:
     level: float | None
     explain: bool
     until: float
-    size: int
     future: Future[Any] = field(default_factory=Future)
     arrived: float = field(default_factory=time.monotonic)
 
@@ -120,6 +119,8 @@ class Engine:
         self._readers = ThreadPoolExecutor(min(4, 1 + cores()), "reader")
         self._thread = threading.Thread(target=self._compute, name="compute", daemon=True)
         self._thread.start()
+        self._ended = threading.Event()
+        threading.Thread(target=self._tidy, name="tidy", daemon=True).start()
 
     @property
     def stopping(self) -> bool:
@@ -171,6 +172,7 @@ class Engine:
             self._changed.notify_all()
         self._readers.shutdown(wait=True)
         self._thread.join()
+        self._ended.set()
 
     async def in_reader(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Run work on one of the threads that read requests."""
@@ -216,7 +218,7 @@ class Engine:
         try:
             if level is not None:
                 self.predictor.check_level(level)
-            job = _Job(self.predictor.read_rows(given), level, explain, until, size)
+            job = _Job(self.predictor.read_rows(given), level, explain, until)
         except BaseException:
             self._leave(len(given), size)
             raise
@@ -243,6 +245,10 @@ class Engine:
             self.waiting -= rows
             self._held -= size
 
+    def _tidy(self) -> None:
+        while not self._ended.wait(_TIDY):
+            give_back()
+
     def _compute(self) -> None:
         with computing_threads(self.settings.compute_threads()):
             while jobs := self._next():
@@ -251,13 +257,10 @@ class Engine:
                 seconds, rows = time.monotonic() - begun, sum(len(job.rows) for job in jobs)
                 self._together = len(jobs) > 1
                 self._speed = 0.8 * self._speed + 0.2 * rows / max(seconds, 1e-6)
-                large = sum(job.size for job in jobs) > _LARGE
                 if self._watch is not None:
                     self._watch(rows, len(jobs), seconds)
                 # Until the next request comes, nothing holds on to what these had decoded.
                 jobs.clear()
-                if large:
-                    give_back()
 
     def _next(self) -> list[_Job]:
         """Return what is computed next; nothing when all is done."""
