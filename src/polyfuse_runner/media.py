@@ -63,7 +63,8 @@ def recording(cell: Any, folder: Path) -> tuple[Wave, int]:
     """Return samples (samples,) in mono, scaled down to [-1, 1] where they go beyond, and their rate in Hz.
 
     Args:
-        cell: a path, bytes, a data URI, `{"bytes": …}`, (array, rate), or `{"array": …, "sampling_rate": …}`.
+        cell: a path, bytes, a data URI, `{"bytes": …}` (bytes or base64), (array, rate), or `{"array": …,
+            "sampling_rate": …}`.
         folder: where relative paths start from, and what they may not leave.
 
     Raises:
@@ -106,9 +107,9 @@ def resample(wave: Wave, rate: int, to: int) -> Wave:
 
 def _content(cell: Any, folder: Path) -> bytes | None:
     """Return the bytes that a cell holds or names, None where it holds something else."""
-    inside = isinstance(cell, Mapping) and ("bytes" in cell or "path" in cell)
-    if inside:
-        cell = cell["path"] if cell.get("bytes") is None else cell["bytes"]
+    if isinstance(cell, Mapping) and ("bytes" in cell or "path" in cell):
+        data = cell.get("bytes")
+        cell = cell["path"] if data is None else _base64(data) if isinstance(data, str) else data
     if isinstance(cell, str) and (head := _DATA.match(cell)):
         return _bounded(_base64(cell[head.end() :]))
     if isinstance(cell, bytes | bytearray | memoryview):
@@ -148,8 +149,6 @@ def _bounded(data: bytes) -> bytes:
 def _open_image(part: Any, folder: Path) -> Image:
     from PIL import Image, UnidentifiedImageError
 
-    if isinstance(part, Mapping) and isinstance(part.get("bytes"), str):
-        part = {"bytes": _base64(part["bytes"])}
     image: Image.Image | None = part if isinstance(part, Image.Image) else None
     if isinstance(part, np.ndarray):
         image = _from_array(part)

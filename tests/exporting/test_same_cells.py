@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import io
 import math
 import warnings
@@ -202,6 +203,22 @@ def test_what_is_no_picture_is_refused(cell: Any, tmp_path: Path) -> None:
     (tmp_path.parent / "secret.png").write_bytes(b"x")
     with pytest.raises(cells.CellError):
         media.images(cell, tmp_path)
+
+
+def test_media_in_json(tmp_path: Path) -> None:
+    import soundfile
+
+    png, wav = io.BytesIO(), io.BytesIO()
+    image("RGB").save(png, "PNG")
+    soundfile.write(wav, np.linspace(-1, 1, 800), 8000, format="WAV")
+    for data, kind, read in ((png, "image/png", media.images), (wav, "audio/wav", media.recording)):
+        text = base64.b64encode(data.getvalue()).decode()
+        expected = outcome(read, data.getvalue(), tmp_path)
+        for cell in ({"bytes": text}, {"bytes": text, "path": None}, f"data:{kind};base64,{text}"):
+            found = outcome(read, cell, tmp_path)
+            assert np.array_equal(np.asarray(found[0]), np.asarray(expected[0]))
+        with pytest.raises(cells.CellError, match="base64"):
+            read({"bytes": "a.png"}, tmp_path)
 
 
 def test_the_runner_imports_nothing_but_its_five_packages() -> None:
