@@ -21,8 +21,9 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2733; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2.2rem } code, pre, textarea { font: 14px/1.4 ui-monospace,
 monospace } table { border-collapse: collapse; width: 100% } th, td { text-align: left; padding: .35rem .6rem;
-border-bottom: 1px solid #d9e1e9; vertical-align: top } td code { overflow-wrap: anywhere } details { border: 1px solid
-#d9e1e9; border-radius: 8px; margin: .6rem 0; padding: .6rem 1rem } summary { cursor: pointer; font-weight: 600 }
+border-bottom: 1px solid #d9e1e9; vertical-align: top } td:last-child code { overflow-wrap: anywhere }
+details { border: 1px solid #d9e1e9;
+border-radius: 8px; margin: .6rem 0; padding: .6rem 1rem } summary { cursor: pointer; font-weight: 600 }
 summary span { display: inline-block; min-width: 3.5rem; color: #35506b } pre { background: #eef3f8; padding: .8rem;
 border-radius: 8px; overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere } textarea { width: 100%;
 box-sizing: border-box } button { font: inherit; padding: .3rem 1.2rem; border-radius: 6px; border: 1px solid #35506b;
