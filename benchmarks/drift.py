@@ -74,6 +74,7 @@ def fits(repetitions: int = REPETITIONS) -> None:
             found.append(report.found)
             size = report.reference
         rows.append([name, task, size, new, *rate(found), round(time.perf_counter() - begun)])
+        print(rows[-1], file=sys.stderr, flush=True)
     print("False alarms, a model fitted anew in each repetition\n")
     show(["model", "task", "reference", "new rows", "repetitions", "false alarms", "95 %", "s"], rows)
 
@@ -152,6 +153,7 @@ def pool(keypad: Keypad, repetitions: int = REPETITIONS) -> None:
             old, new = taken(every, drawn[:n]), taken(every, drawn[n : n + m])
             found.append(min(keypad.found(old, new, repetition).values()) <= ALPHA)
         rows.append([n, m, *rate(found), round(time.perf_counter() - begun)])
+        print(rows[-1], file=sys.stderr, flush=True)
     print("False alarms, keypad: text, image, audio, numbers and a category\n")
     show(["reference", "new rows", "repetitions", "false alarms", "95 %", "s"], rows)
 
@@ -205,6 +207,7 @@ def power(keypad: Keypad, repetitions: int = 40) -> None:
                 there.append(p.get(where, 1.0) <= ALPHA)
             cells += [f"{np.mean(found):.2f}", f"{np.mean(there):.2f}"]
         rows.append([name, where, *cells])
+        print(rows[-1], file=sys.stderr, flush=True)
     print("Power at α = 0.05: share of repetitions in which drift is found at all, and where it was planted\n")
     show(["planted", "where", "300 / 100 rows", "there", "1,000 / 500 rows", "there"], rows)
 
