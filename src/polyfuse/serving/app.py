@@ -31,6 +31,8 @@ from polyfuse.serving.routes import answering, telling
 from polyfuse.serving.settings import Settings
 
 _FIRST = 600.0  # seconds; a first answer imports much, and no client waits for it
+#: Of FastAPI's own, which asks the environment at each request; the server has metrics and a log.
+_NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 _ABOUT = "Each column may be left out: what a row lacks is absent, and the model answers from the rest."
 
 
@@ -60,6 +62,7 @@ def make_app(predictor: Predictor, settings: Settings | None = None, *, logs: Lo
         description=_ABOUT,
         docs_url=None,
         redoc_url=None,
+        telemetry=_NO_TELEMETRY,
         lifespan=_lifespan(engine, keeper),
     )
     app.router.redirect_slashes = False
