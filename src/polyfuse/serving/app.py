@@ -32,7 +32,7 @@ from polyfuse.serving.settings import Settings
 
 _FIRST = 600.0  # seconds; a first answer imports much, and no client waits for it
 #: Of FastAPI's own, which asks the environment at each request; the server has metrics and a log.
-_NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+_NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 _ABOUT = "Each column may be left out: what a row lacks is absent, and the model answers from the rest."
 
 
