@@ -34,7 +34,7 @@ import polyfuse as pf
 from measure import show
 from polyfuse.data.schema import Schema
 from polyfuse.serving.cells import tiny_png, tiny_wav
-from serving import served
+from serving import family, served
 
 _REST = 6.0  # seconds after which the server has given back what is free
 
@@ -246,8 +246,9 @@ def ask(port: int, request: bytes, patience: float = 30.0) -> int:
 
 
 def memory(process: int) -> float:
-    """Return the resident memory of a process in MB, on Linux."""
-    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * 4096 / 1e6
+    """Return the resident memory of a process and of those that it has begun in MB, on Linux."""
+    pages = sum(int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in family(process))
+    return pages * 4096 / 1e6
 
 
 def files(*folders: Path) -> set[Path]:

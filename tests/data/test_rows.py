@@ -20,7 +20,7 @@ from polyfuse.core.types import Sound
 from polyfuse.data import decoding
 from polyfuse.data.inference import infer_schema
 from polyfuse.data.reading import Table, read_table
-from polyfuse.data.rows import Rows, read_rows
+from polyfuse.data.rows import Rows, read_rows, rows_with
 from polyfuse.data.schema import Column, Schema, Target
 
 N = 20
@@ -361,3 +361,30 @@ def test_replaced_cells_stand_in_the_place_of_others(table: Table) -> None:
         modality["note"], 1
     )
     assert changed.subset([2]).present[0, at].item() is False
+
+
+def plain(cell: Any) -> Any:
+    if isinstance(cell, list):
+        return [np.asarray(image).tolist() for image in cell]
+    if isinstance(cell, Sound):
+        return cell.rate, cell.samples.tolist()
+    return cell.tolist() if isinstance(cell, np.ndarray) else cell
+
+
+def test_rows_of_decoded_cells_are_the_same_rows(table: Table) -> None:
+    schema = infer_schema(table, "y")
+    holes = changed(changed(changed(table, "photo", {3: None}), "price", {4: "unknown"}), "note", {5: None})
+    bare = pd.DataFrame([dict.fromkeys(holes.frame.columns)])
+    whole = Table(pd.concat([holes.frame, bare], ignore_index=True), holes.folder, holes.name)
+    rows = read_rows(whole, schema, training=False)
+    same = rows_with(rows.decoded(), len(rows), schema)
+    assert len(same) == len(rows) == N + 1
+    assert same.present.tolist() == rows.present.tolist()
+    assert not same.present[N].any()
+    for row in range(len(rows)):
+        for column in schema.columns:
+            assert plain(same.cell(column.name, row)) == plain(rows.cell(column.name, row)), (column.name, row)
+        for name in schema.modalities:
+            assert same.text(name, row) == rows.text(name, row)
+    assert rows.cell("note", 5) is None
+    assert rows_with(rows.subset([7, 2]).decoded(), 2, schema).cell("when", 1) == rows.cell("when", 2)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -28,6 +29,11 @@ def predictor(tiny_model: Callable[[str], str], table: pd.DataFrame) -> pf.Predi
 def several(tiny_model: Callable[[str], str], table: pd.DataFrame) -> pf.Predictor:
     """Two targets, a label and a number."""
     return pf.Predictor(recipe=recipe(tiny_model("bert"), ["label", "price"])).fit(table, progress=False)
+
+
+@pytest.fixture(scope="session")
+def run(predictor: pf.Predictor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return predictor.save(tmp_path_factory.mktemp("served") / "run")
 
 
 @pytest.fixture

@@ -26,11 +26,6 @@ from polyfuse.serving.settings import Settings
 from serving.client import as_json, rows_of
 
 
-@pytest.fixture(scope="session")
-def run(predictor: pf.Predictor, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return predictor.save(tmp_path_factory.mktemp("served") / "run")
-
-
 class Served:
     """A server that runs, and the lines that it has logged."""
 
@@ -60,6 +55,7 @@ def served(run: Path, *options: object, workers: int = 1, **environment: str) ->
         text=True,
         env={**os.environ, **environment},
         cwd=run.parent,
+        start_new_session=True,
     )
     try:
         found = Served(process)
@@ -92,7 +88,8 @@ def under_load(found: Served, row: dict[str, Any], clients: int, until: threadin
     for thread in threads:
         thread.start()
     assert until.wait(60)
-    found.process.send_signal(signal.SIGTERM)
+    # To every process of the server, as systemd does.
+    os.killpg(found.process.pid, signal.SIGTERM)
     for thread in threads:
         thread.join(60)
     assert errors == []

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -25,6 +23,7 @@ def cores() -> int:
 @contextmanager
 def computing_threads(count: int) -> Iterator[None]:
     """Compute with so many threads, as long as the block runs: in torch and in the libraries under numpy."""
+    import torch
     from threadpoolctl import threadpool_limits
 
     before = torch.get_num_threads()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -87,6 +88,12 @@ class Rows:
         """Return one decoded cell, None where it is missing; as in `value`."""
         return self._cells.get(column, int(self.positions[row]))
 
+    def decoded(self) -> dict[tuple[str, int], Any]:
+        """Return every cell that is there, decoded, by its column and row; `rows_with` makes the same rows of them."""
+        names = [column.name for column in self.schema.columns]
+        found = {(name, row): self.cell(name, row) for name in names for row in range(len(self))}
+        return {place: cell for place, cell in found.items() if cell is not None}
+
     def loaded(self, column: str, row: int) -> list[Loaded]:
         """Return what one cell of images or of a recording holds, not decoded; nothing where it is missing."""
         return self._cells.loaded(column, int(self.positions[row]))
@@ -168,6 +175,18 @@ def rows_of(records: Sequence[Mapping[str, Any]], schema: Schema, media: MediaFo
     if problems := cell_problems(schema, cells, count, None):
         raise DataError(problems)
     return Rows(cells, schema, pd.RangeIndex(count), np.arange(count, dtype=np.int64), None)
+
+
+def rows_with(cells: Mapping[tuple[str, int], Any], count: int, schema: Schema) -> Rows:
+    """Return rows whose cells are decoded already, as `Rows.decoded` gives them; what is not there is missing.
+
+    Args:
+        cells: by column and row.
+        count: rows.
+        schema: of the training table.
+    """
+    empty = rows_of([{}] * count, schema, MediaFolder(Path()))
+    return empty.replaced(cells)
 
 
 def joined(parts: Sequence[Rows]) -> Rows:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from polyfuse.data.schema import Column
 from polyfuse.drift.sample import Sample
@@ -23,6 +22,8 @@ def table_vectors(columns: Sequence[Column], reference: Sample, new: Sample) -> 
     A number is the normal score of its rank among all, 0 where it is missing; a level that is not rare is a 1 in a
     place of its own; that a cell is missing is another one. Dates are left out.
     """
+    from scipy.stats import rankdata  # a second of importing, for which no other work is to wait
+
     share = len(new) / (len(reference) + len(new))
     parts: list[Array] = []
     for column in columns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -16,12 +16,11 @@ from starlette.responses import Response
 
 from polyfuse.core.errors import DataError, Problem, import_extra
 from polyfuse.core.version import __version__
-from polyfuse.predictor import Predictor
 from polyfuse.serving.bodies import Bodies
-from polyfuse.serving.card import card_of
+from polyfuse.serving.card import Card, card_of
 from polyfuse.serving.docs import docs_router
 from polyfuse.serving.doors import Doors
-from polyfuse.serving.engine import Engine
+from polyfuse.serving.engine import Answerer, Engine
 from polyfuse.serving.keeping import Keeper
 from polyfuse.serving.logs import Logs
 from polyfuse.serving.metrics import Metrics
@@ -30,6 +29,9 @@ from polyfuse.serving.problems import Refused, problem_of
 from polyfuse.serving.routes import answering, telling
 from polyfuse.serving.settings import Settings
 
+if TYPE_CHECKING:
+    from polyfuse.predictor import Predictor
+
 _FIRST = 600.0  # seconds; a first answer imports much, and no client waits for it
 #: Of FastAPI's own, which asks the environment at each request; the server has metrics and a log.
 _NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
@@ -37,7 +39,7 @@ _ABOUT = "Each column may be left out: what a row lacks is absent, and the model
 
 
 def make_app(predictor: Predictor, settings: Settings | None = None, *, logs: Logs | None = None) -> FastAPI:
-    """Return an ASGI application that answers with a predictor.
+    """Return an ASGI application that answers with a predictor, in its own process.
 
     Its `state.engine` answers, and is closed when the application ends.
 
@@ -50,7 +52,19 @@ def make_app(predictor: Predictor, settings: Settings | None = None, *, logs: Lo
         InputError: the request log is of another model.
         MissingExtra: the page is asked for, and gradio is not installed.
     """
-    settings, logs, metrics = settings or Settings(), logs or Logs(), Metrics()
+    return app_of(predictor, card_of(predictor), settings or Settings(), logs or Logs())
+
+
+def app_of(predictor: Answerer, card: Card, settings: Settings, logs: Logs) -> FastAPI:
+    """Return the application, of a predictor or of what stands for one; see `make_app`.
+
+    Args:
+        predictor: answers.
+        card: what is told about it.
+        settings: of the server.
+        logs: where its lines go.
+    """
+    metrics = Metrics()
     engine = Engine(predictor, settings, watch=metrics.batch)
     metrics.waiting = lambda: engine.waiting
     bodies = Bodies(predictor.schema, settings, screens=predictor.has_screen)
@@ -68,7 +82,7 @@ def make_app(predictor: Predictor, settings: Settings | None = None, *, logs: Lo
     app.router.redirect_slashes = False
     app.state.engine, app.state.example = engine, bodies.example()
     app.include_router(answering(engine, bodies, settings, metrics, keeper))
-    app.include_router(telling(engine, settings, metrics, card_of(predictor)))
+    app.include_router(telling(engine, settings, metrics, card))
     document = describe(app, bodies, settings)
     app.openapi = lambda: document  # type: ignore[method-assign]
     app.include_router(docs_router(document, predictor.schema, bodies))
@@ -92,7 +106,7 @@ def warm_up(app: FastAPI) -> None:
     engine.explain(app.state.example, deadline=_FIRST)
 
 
-def _keeper(predictor: Predictor, settings: Settings, logs: Logs) -> Keeper | None:
+def _keeper(predictor: Answerer, settings: Settings, logs: Logs) -> Keeper | None:
     if settings.log is None:
         return None
     from polyfuse.serving.journal import Journal

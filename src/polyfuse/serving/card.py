@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from polyfuse.core.version import __version__
 from polyfuse.data.schema import Label, Task
-from polyfuse.predictor import Predictor
+
+if TYPE_CHECKING:
+    from polyfuse.predictor import Predictor
 
 
 class TargetCard(BaseModel):

@@ -10,19 +10,49 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from polyfuse.core.errors import PolyfuseError
+from polyfuse.core.errors import InputError, PolyfuseError
 from polyfuse.core.threads import computing_threads, cores
 from polyfuse.data.rows import Rows, joined
+from polyfuse.data.schema import Schema
 from polyfuse.inference import Answers
-from polyfuse.predictor import Predictor
 from polyfuse.serving.limits import Limits
-from polyfuse.serving.memory import give_back
+from polyfuse.serving.memory import keep_tidy
 from polyfuse.serving.settings import Settings
 from polyfuse.serving.telling import Explained, Told, part_of, shares_told, tell
 
-_TIDY = 5.0  # seconds after which memory that is free is given back to the system
+if TYPE_CHECKING:
+    from polyfuse.explanation.shares import Shares
+
+
+class Answerer(Protocol):
+    """What is needed of a predictor; of what stands for one, too."""
+
+    @property
+    def schema(self) -> Schema:
+        """What is known of the training table."""
+
+    @property
+    def has_screen(self) -> bool:
+        """Whether rows can be screened."""
+
+    @property
+    def levels(self) -> tuple[float, float] | None:
+        """Between which levels sets or intervals can be had; None where there are none."""
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """How the training went."""
+
+    def read_rows(self, records: Sequence[Mapping[str, Any]]) -> Rows:
+        """Read and decode rows; on any thread."""
+
+    def answer_rows(self, rows: Rows, *, screen: bool = False, level: float | None = None) -> Answers:
+        """Answer rows; on the thread that computes, as all that follows."""
+
+    def shares(self, row: Rows) -> Shares:
+        """Return what each modality gives to the scores of one row."""
 
 
 class Busy(PolyfuseError):
@@ -88,7 +118,7 @@ class Engine:
     `predictor.answer` gives.
 
     Args:
-        predictor: fitted or loaded.
+        predictor: answers.
         settings: of the server.
         watch: told, after each batch, how many rows it had, how many requests, how many seconds it took.
 
@@ -100,7 +130,7 @@ class Engine:
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictor: Answerer,
         settings: Settings,
         *,
         watch: Callable[[int, int, float], None] | None = None,
@@ -120,7 +150,7 @@ class Engine:
         self._thread = threading.Thread(target=self._compute, name="compute", daemon=True)
         self._thread.start()
         self._ended = threading.Event()
-        threading.Thread(target=self._tidy, name="tidy", daemon=True).start()
+        keep_tidy(self._ended)
 
     @property
     def stopping(self) -> bool:
@@ -217,7 +247,7 @@ class Engine:
         self._room_for(len(given), size)
         try:
             if level is not None:
-                self.predictor.check_level(level)
+                self._check(level)
             job = _Job(self.predictor.read_rows(given), level, explain, until)
         except BaseException:
             self._leave(len(given), size)
@@ -227,6 +257,13 @@ class Engine:
             self._jobs.append(job)
             self._changed.notify()
         return job.future
+
+    def _check(self, level: float) -> None:
+        bounds = self.predictor.levels
+        if bounds is None:
+            raise InputError(f"level = {level}: this model has no sets and no intervals; see  polyfuse predict --level")
+        if not bounds[0] <= level <= bounds[1]:
+            raise InputError(f"level = {level}: from {bounds[0]:g} to {bounds[1]:g} can be had of this model")
 
     def _room_for(self, rows: int, size: int) -> None:
         with self._changed:
@@ -244,10 +281,6 @@ class Engine:
         with self._changed:
             self.waiting -= rows
             self._held -= size
-
-    def _tidy(self) -> None:
-        while not self._ended.wait(_TIDY):
-            give_back()
 
     def _compute(self) -> None:
         with computing_threads(self.settings.compute_threads()):

@@ -13,7 +13,8 @@ from polyfuse.data.media import MAX_IMAGES, MediaFolder, audio_size, load
 from polyfuse.data.schema import Column, Schema
 from polyfuse.serving.settings import Settings
 
-_NOWHERE = MediaFolder(Path("/nonexistent"))
+#: Where no file is: cells of requests hold media themselves.
+NOWHERE = MediaFolder(Path("/nonexistent"))
 _RGB, _SAMPLE = 3, 4  # bytes of a decoded pixel, and of a sample
 _CODECS = {"image": "an image", "audio": "a recording"}
 
@@ -74,14 +75,14 @@ class Limits:
         return 0
 
     def _image(self, cell: Any) -> int:
-        [(width, height)] = image_shapes(load(_bytes(cell, "image"), "image", _NOWHERE))
+        [(width, height)] = image_shapes(load(_bytes(cell, "image"), "image", NOWHERE))
         if width * height > self._settings.max_pixels:
             limit = f"an image may have at most {self._settings.max_pixels:,} pixels"
             raise CellError(limit, f"{width} by {height}")
         return _RGB * width * height
 
     def _audio(self, cell: Any) -> int:
-        rate, seconds = audio_size(load(_bytes(cell, "audio"), "audio", _NOWHERE))
+        rate, seconds = audio_size(load(_bytes(cell, "audio"), "audio", NOWHERE))
         if not seconds <= self._settings.max_seconds:
             limit = f"a recording may have at most {self._settings.max_seconds:g} seconds"
             raise CellError(limit, f"{seconds:.1f}")

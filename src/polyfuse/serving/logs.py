@@ -8,7 +8,8 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import IO, Any
 
 _SHOWN = 200  # characters of a path
@@ -34,7 +35,7 @@ class Logs:
 
     def failure(self, request_id: str, error: Exception) -> None:
         """Write what went wrong, and where; of what was sent, nothing."""
-        where = traceback.format_tb(error.__traceback__)
+        where = [*traceback.format_tb(error.__traceback__), *getattr(error, "__notes__", ())]
         self.write("error", "failure", id=request_id, error=type(error).__name__, trace="".join(where))
 
     def write(self, level: str, event: str, **about: Any) -> None:
@@ -47,8 +48,21 @@ class Logs:
         stream.flush()
 
 
-class Forward(logging.Handler):
-    """Writes what libraries log as lines of the same kind."""
+@contextmanager
+def libraries_heard(logs: Logs) -> Iterator[None]:
+    """Write what libraries log and warn of as lines of the same kind, as long as the block runs."""
+    handler = _Forward(logs)
+    logging.getLogger().addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        logging.getLogger().removeHandler(handler)
+
+
+class _Forward(logging.Handler):
+    """Writes what libraries log."""
 
     def __init__(self, logs: Logs) -> None:
         super().__init__(logging.WARNING)

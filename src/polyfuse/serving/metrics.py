@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from polyfuse.core.errors import import_extra
 from polyfuse.serving.memory import resident
-from polyfuse.serving.telling import Told
+
+if TYPE_CHECKING:
+    from polyfuse.serving.telling import Told
 
 #: Names the folder of the shared files; set before the first worker starts.
 SHARED = "PROMETHEUS_MULTIPROC_DIR"

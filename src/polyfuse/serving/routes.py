@@ -41,8 +41,6 @@ def answering(engine: Engine, bodies: Bodies, settings: Settings, metrics: Metri
     refused = refusals(settings, *_POST)
 
     async def answered(request: Request, level: float | None, *, several: bool) -> Any:
-        if level is not None and bounds is None:
-            raise Refused(422, "level: this model has no sets and no intervals; see  polyfuse predict --level")
         rows = await rows_of(request, engine, bodies, settings, several=several)
         found = await engine.answer(rows, level=level)
         metrics.told(found.told)

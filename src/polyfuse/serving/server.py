@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import multiprocessing
 import os
 import signal
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polyfuse.core.errors import InputError, import_extra
-from polyfuse.serving.logs import Forward, Logs
+from polyfuse.serving.logs import Logs, libraries_heard
 from polyfuse.serving.metrics import SHARED
 from polyfuse.serving.settings import Settings
 
@@ -64,23 +63,19 @@ def serve(run: Path, settings: Settings) -> int:
 
 
 def work(run: Path, settings: Settings, listening: socket.socket) -> int:
-    """Answer on a socket that listens, in this process. Return the exit code."""
-    from polyfuse.predictor import load
-    from polyfuse.serving.app import make_app, warm_up
+    """Answer on a socket that listens, from this process; another computes. Return the exit code."""
+    from polyfuse.serving.apart import Apart
 
     logs = Logs()
-    forward = Forward(logs)
-    logging.getLogger().addHandler(forward)
-    logging.captureWarnings(True)
-    try:
-        app = make_app(load(run), settings, logs=logs)
+    with libraries_heard(logs), Apart(run, settings.compute_threads(), logs) as predictor:
+        # While this is imported, the other process imports and reads what it needs.
+        from polyfuse.serving.app import app_of, warm_up
+
+        app = app_of(predictor, predictor.card, settings, logs)
         warm_up(app)
         _server(app, settings, logs).run([listening])
         logs.write("info", "stopped")
         return 0
-    finally:
-        logging.captureWarnings(False)
-        logging.getLogger().removeHandler(forward)
 
 
 def _server(app: Any, settings: Settings, logs: Logs) -> Any:

@@ -23,7 +23,7 @@ class Settings:
     Attributes:
         host: address to listen on.
         port: 0 takes a free one.
-        workers: processes, each with a model of its own.
+        workers: that take requests, each with a model of its own, which computes in a process beside it.
         threads: that compute, of each worker; the cores shared among the workers, when None.
         window_ms: how long a batch that is not full waits for rows of others, in milliseconds; only where the batch
             before it was of several requests.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import pandas as pd
 from torch import Tensor
@@ -13,8 +13,10 @@ from torch import Tensor
 from polyfuse.data.cells import category
 from polyfuse.data.measures import parts_of
 from polyfuse.data.schema import Label, Schema, Target
-from polyfuse.explanation.shares import Shares
 from polyfuse.inference import Answers
+
+if TYPE_CHECKING:
+    from polyfuse.explanation.shares import Shares
 
 Answer: TypeAlias = "Label | list[Label]"
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polyfuse.core.errors import InputError, PolyfuseError, import_extra
+from polyfuse.core.errors import PolyfuseError, import_extra
 from polyfuse.data.schema import Schema
 from polyfuse.serving.page.door import Door
 from polyfuse.serving.page.fields import Field, field_of, row_of
@@ -141,11 +141,8 @@ def _answering(schema: Schema, engine: Engine, fields: Sequence[Field], folder: 
 
 def _level(engine: Engine) -> float | None:
     """Return the level of sets and intervals, None where the model has none."""
-    try:
-        engine.predictor.check_level(LEVEL)
-    except InputError:
-        return None
-    return LEVEL
+    bounds = engine.predictor.levels
+    return LEVEL if bounds is not None and bounds[0] <= LEVEL <= bounds[1] else None
 
 
 def _removed_at_the_end(app: FastAPI, folder: Path) -> None:
