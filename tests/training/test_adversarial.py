@@ -408,3 +408,179 @@ def test_robust_takes_concat_and_goes_through_the_recipe(tmp_path: Path) -> None
     assert pf.Recipe.model_validate(recipe.as_data()).adversarial == recipe.adversarial
     predictor.save(tmp_path / "run")
     assert pf.load(tmp_path / "run").recipe.adversarial == recipe.adversarial
+
+
+def text_batch(predictor: pf.Predictor) -> tuple[FusionModel, Batch]:
+    """Return the model, and rows of which the first has no text."""
+    model = predictor.model
+    assert isinstance(model, FusionModel)
+    rows = read_rows(read_table(texts(24), media_root=None), predictor.schema, training=False, answers=True)
+    values = {name: [rows.value(name, row) for row in range(len(rows))] for name in model.modalities}
+    inputs = {name: model.encoder(name).prepare(values[name]) for name in model.modalities}
+    present = rows.present.clone()
+    present[0, model.modalities.index("text")] = False
+    return model, Batch(inputs, present, model.head.encode(rows.answers))
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny_model: Find) -> pf.Predictor:
+    training = {"epochs": 4, "learning_rate": 3e-3, "precision": "float32", "trackers": []}
+    return of_texts(tiny_model, tuning={"text": "full"}, training=training)
+
+
+def shift_of(found: Any) -> torch.Tensor:
+    shift = found["text"]["shift"]
+    assert isinstance(shift, torch.Tensor)
+    return shift
+
+
+def test_freelb_against_its_definition(tuned: pf.Predictor) -> None:
+    """Zhu et al. 2020, algorithm 1: g = 1/K Σ_t ∇_θ L(x + δ_t), δ_{t+1} = Π(δ_t + α ∇_δ L / ‖∇_δ L‖)."""
+    model, batch = text_batch(tuned)
+    steps, share, size = 3, 0.2, 0.4
+    settings = AdversarialSettings(method="freelb", steps=steps, size=size, embeddings={"text": share}, ramp=0.0)
+    by = Adversary(model.eval(), {}, settings, 0)
+    assert batch.target is not None
+    words = model.encoder("text").backbone.get_input_embeddings()  # type: ignore[union-attr, operator]
+    tensors = batch.inputs["text"]
+    assert isinstance(tensors, dict)
+    there = (tensors["mask"] & batch.present[:, model.modalities.index("text"), None])[..., None]
+    radius = share * (words(tensors["ids"]).detach() * there).flatten(1).norm(dim=1)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    model.zero_grad()
+    shifts = []
+    for number in range(steps):
+        attacked = by.attacked(batch, 5 * steps + number, 100)
+        shifts.append(shift_of(attacked).detach().clone())
+        (model.loss(attacked, batch.present, batch.target) / steps).backward()
+        by.learned()
+    found = [torch.zeros_like(weight) if weight.grad is None else weight.grad.clone() for weight in weights]
+    expected = [torch.zeros_like(weight) for weight in weights]
+    delta = shifts[0]
+    for given in shifts:
+        assert not (given * ~there).any()
+        torch.testing.assert_close(given, delta, atol=1e-6, rtol=1e-4)
+        leaf = given.clone().requires_grad_()
+        loss = model.loss({**batch.inputs, "text": {**tensors, "shift": leaf}}, batch.present, batch.target)
+        *gradients, rise = torch.autograd.grad(loss, [*weights, leaf], allow_unused=True)
+        expected = [
+            some + (0 if gradient is None else gradient / steps)
+            for some, gradient in zip(expected, gradients, strict=True)
+        ]
+        up = rise / rise.flatten(1).norm(dim=1).clamp(min=1e-30)[:, None, None]
+        delta = (given + (size * radius)[:, None, None] * up) * there
+        delta = delta * (radius / delta.flatten(1).norm(dim=1).clamp(min=1e-12)).clamp(max=1)[:, None, None]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
+    assert float(shifts[-1].flatten(1).norm(dim=1)[1:].min()) > 0
+    # Another batch begins anew.
+    assert not torch.equal(shift_of(by.attacked(batch, 6 * steps, 100)), shifts[-1])
+    model.zero_grad()
+
+
+def test_vat_goes_where_answers_change_most(tuned: pf.Predictor) -> None:
+    """Miyato et al. 2017: near the clean input the divergence is ½ δᵀHδ, which rises most along the power of H."""
+    model, batch = text_batch(tuned)
+    settings = AdversarialSettings(method="vat", embeddings={"text": 0.1}, ramp=0.0)
+    by = Adversary(model.eval(), {}, settings, 0)
+    shift = shift_of(by.attacked(batch, 0, 10))
+    region = by.problem(batch).regions["text"]
+    torch.testing.assert_close(shift.flatten(1).norm(dim=1), region.radius, atol=1e-5, rtol=1e-3)  # type: ignore[attr-defined]
+
+    def apart(x: torch.Tensor) -> float:
+        with torch.no_grad():
+            clean, there = (
+                model(inputs, batch.present).log_softmax(1)
+                for inputs in (batch.inputs, {**batch.inputs, "text": {**batch.inputs["text"], "shift": x}})  # type: ignore[dict-item]
+            )
+        return float((clean.exp() * (clean - there)).sum(1).mean())
+
+    others = []
+    for seed in range(5):
+        drawn = region.start(torch.Generator().manual_seed(seed))
+        length = drawn.flatten(1).norm(dim=1).clamp(min=1e-12)
+        others.append(apart(drawn * (region.radius / length)[:, None, None]))  # type: ignore[attr-defined]
+    assert apart(torch.zeros_like(shift)) == pytest.approx(0, abs=1e-6)
+    assert apart(shift) > 3 * max(others)
+    assert batch.target is not None
+    with torch.no_grad():
+        attacked = by.attacked(batch, 0, 10)
+        total = adversarial_loss(model, batch.inputs, attacked, batch.present, batch.target, by.settings)
+        clean = model.head.loss(model(batch.inputs, batch.present), batch.target)
+    assert float(total - clean) == pytest.approx(apart(shift), rel=1e-3)
+
+
+@pytest.mark.parametrize(("method", "passes"), [("freelb", 5), ("vat", 4)])
+def test_a_step_in_embeddings_costs_its_passes(
+    tuned: pf.Predictor, method: Method, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, batch = text_batch(tuned)
+    settings = AdversarialSettings(method=method, steps=5, embeddings={"text": 0.1}, ramp=0.0)
+    gone = 0
+
+    def forward(*_: Any) -> None:
+        nonlocal gone
+        gone += 1
+
+    hook = model.encoder("text").register_forward_hook(forward)
+    monkeypatch.setattr("polyfuse.training.adversarial._now", lambda _: gone)
+    # Of vat: where it is, where it changes most, and both in the loss; of a plain step one.
+    assert cost_of_step(Adversary(model, {}, settings, 0), batch) == passes
+    hook.remove()
+
+
+def test_a_shift_of_nothing_changes_nothing(tuned: pf.Predictor) -> None:
+    model, batch = text_batch(tuned)
+    encoder, tensors = model.encoder("text").eval(), batch.inputs["text"]
+    assert isinstance(tensors, dict)
+    embedded = encoder.embedded(tensors)
+    assert embedded is not None
+    with torch.no_grad():
+        plain = encoder(**tensors)
+        torch.testing.assert_close(encoder(**tensors, shift=torch.zeros_like(embedded)).tokens, plain.tokens)
+        # What is added to one token's embedding is as if the token had another: that of the next row's, here.
+        moved = {**tensors, "ids": tensors["ids"].clone()}
+        moved["ids"][2, 1] = tensors["ids"][3, 2]
+        other = encoder.embedded(moved)
+        assert other is not None
+        torch.testing.assert_close(encoder(**tensors, shift=other - embedded).tokens, encoder(**moved).tokens)
+        assert torch.equal(encoder(**tensors).tokens, plain.tokens)  # and nothing stays behind
+
+
+@pytest.mark.parametrize("method", ["freelb", "vat"])
+def test_embeddings_are_shifted_in_training(tiny_model: Find, method: Method) -> None:
+    training = {"epochs": 6, "batch_size": 32, "learning_rate": 3e-3, "accumulate": 2, "trackers": []}
+    adversarial = {"method": method, "steps": 3}
+    predictor = of_texts(tiny_model, tuning={"text": "lora"}, training=training, adversarial=adversarial)
+    told = predictor.metrics["training"]
+    assert predictor.recipe.adversarial is not None
+    assert predictor.recipe.adversarial.embeddings == {"text": 0.05}
+    # It is a regulariser: weights are kept by clean rows, and nothing is said of robustness.
+    assert not any("robust" in name for line in told["history"] for name in line)
+    assert len(told["history"]) <= 6
+    assert predictor.evaluate(texts(60), progress=False)["accuracy"] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("adversarial", "tuning", "said"),
+    [
+        ({"method": "freelb"}, "frozen", "no text whose encoder is trained"),
+        ({"method": "freelb"}, "last", "no text whose encoder is trained"),
+        ({"method": "freelb", "embeddings": {"text": 0.1}}, "frozen", "rests"),
+        ({"method": "freelb", "embeddings": {"table": 0.1}}, "full", "'table' is no text"),
+        ({"method": "vat", "embeddings": {"txt": 0.1}}, "full", "did you mean 'text'"),
+        ({"method": "vat", "budgets": {"text": "characters"}}, "full", "shifts embeddings alone"),
+        ({"method": "freelb", "features": {"text": 0.1}}, "full", "shifts embeddings alone"),
+        ({"method": "pgd", "embeddings": {"text": 0.1}}, "full", "shifts none"),
+    ],
+)
+def test_embeddings_that_cannot_be_shifted(
+    tiny_model: Find, adversarial: dict[str, Any], tuning: str, said: str
+) -> None:
+    with pytest.raises(RecipeError, match=said):
+        of_texts(tiny_model, adversarial=adversarial, tuning={"text": tuning})
+
+
+def test_vat_is_of_a_classification(tiny_model: Find) -> None:
+    with pytest.raises(RecipeError, match="take freelb"):
+        pf.Predictor("size", adversarial={"method": "vat"}, fusion="concat").fit(texts(), progress=False)

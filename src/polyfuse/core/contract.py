@@ -73,6 +73,16 @@ class Encoder(nn.Module, ABC):
         """
         raise TypeError(f"{type(self).__name__} does not say what of its input may be altered")
 
+    def embedded(self, tensors: Tensors) -> Tensor | None:
+        """Return the embeddings of tokens, (batch, n, width); None where it has none.
+
+        To them `forward` adds a tensor of that shape that is given as `shift`.
+
+        Args:
+            tensors: prepared.
+        """
+        return None
+
     def restore(self, tensors: Tensors, values: Sequence[tuple[Any, ...] | None]) -> list[tuple[Any, ...] | None]:
         """Return values from which `prepare` gives these tensors again: its inverse in the continuous tensor.
 

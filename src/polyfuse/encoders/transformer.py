@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -76,9 +77,10 @@ class TransformerEncoder(PretrainedEncoder):
         lengths = torch.tensor([len(row) for row in lists])
         return {"ids": ids.view(len(lists), longest), "mask": torch.arange(longest) < lengths[:, None]}
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Features:
-        """ids: (batch, n), mask: (batch, n) bool."""
-        output = self.backbone(input_ids=ids, attention_mask=mask.long(), output_hidden_states=self.layers > 1)
+    def forward(self, ids: Tensor, mask: Tensor, shift: Tensor | None = None) -> Features:
+        """ids: (batch, n), mask: (batch, n) bool, shift: (batch, n, width), as `embedded` says."""
+        with self._shifted(shift):
+            output = self.backbone(input_ids=ids, attention_mask=mask.long(), output_hidden_states=self.layers > 1)
         tokens = output.last_hidden_state
         if self.layers > 1:
             # Without the embedding, which no layer has seen; the last as the final norm leaves it.
@@ -111,6 +113,29 @@ class TransformerEncoder(PretrainedEncoder):
                 total = total + hidden[..., self.dim :]
             tokens = total / min(self.layers, self._depth())
         return self._pooled(tokens, mask)
+
+    def embedded(self, tensors: Tensors) -> Tensor:
+        """Return the embeddings of words, before that of their places is added."""
+        embeddings: Tensor = self._words()(tensors["ids"])
+        return embeddings
+
+    def _words(self) -> torch.nn.Module:
+        backbone: Any = self.backbone
+        words: torch.nn.Module = backbone.get_input_embeddings()
+        return words
+
+    @contextmanager
+    def _shifted(self, shift: Tensor | None) -> Iterator[None]:
+        """Add something to the embeddings of words, as long as the block runs."""
+        if shift is None:
+            yield
+            return
+        # In this way places are counted from the ids, as ever.
+        hook = self._words().register_forward_hook(lambda _, __, found: found + shift)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def examples(self) -> list[tuple[Any, ...]]:
         """Return a short text and a longer one."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 from polyfuse.attacks import build_threat, default_threat, name_of
 from polyfuse.attacks.noise import check_noise
 from polyfuse.attacks.threat import Threat
+from polyfuse.core.contract import Encoder
 from polyfuse.core.errors import RecipeError, nearest
 from polyfuse.data.schema import Schema
 from polyfuse.recipe import Built, Recipe
+from polyfuse.training.adversarial import SHARE, AdversarialSettings
 
 
 def with_budgets(recipe: Recipe, built: Built, schema: Schema) -> Recipe:
     """Return the recipe with what the adversary was allowed, where that was left to us."""
     if recipe.adversarial is None or recipe.adversarial.budgets is not None:
         return recipe
+    if recipe.adversarial.regularises:
+        return recipe.model_copy(update={"adversarial": with_embeddings(recipe, built, schema)})
     threats = threats_of_training(recipe, built, schema)
     budgets = {name: {"name": name_of(threat), **threat.options()} for name, threat in threats.items()}
     return recipe.model_copy(update={"adversarial": recipe.adversarial.model_copy(update={"budgets": budgets})})
@@ -25,7 +29,7 @@ def threats_of_training(recipe: Recipe, built: Built, schema: Schema) -> dict[st
     Raises:
         RecipeError: a modality cannot be attacked while it is trained.
     """
-    if recipe.adversarial is None:
+    if recipe.adversarial is None or recipe.adversarial.regularises:
         return {}
     for name in recipe.adversarial.features or ():
         if name not in schema.modalities:
@@ -64,6 +68,35 @@ def threats_of_training(recipe: Recipe, built: Built, schema: Schema) -> dict[st
             " a recording or a vector, with tuning: full"
         )
     return threats
+
+
+def with_embeddings(recipe: Recipe, built: Built, schema: Schema) -> AdversarialSettings | None:
+    """Return how a model is trained against an adversary, with the texts whose embeddings are shifted.
+
+    Raises:
+        RecipeError: a modality has no embeddings, or its encoder rests; or there is none.
+    """
+    settings = recipe.adversarial
+    if settings is None or not settings.regularises:
+        return settings
+    with_words = [name for name in schema.modalities if _has_embeddings(built.model.encoder(name))]
+    for name in settings.embeddings or ():
+        if name not in with_words:
+            raise RecipeError(f"adversarial.embeddings: {name!r} is no text; {nearest(name, with_words)}")
+        if name in built.cached:
+            raise _rests(name, "adversarial.embeddings")
+    trained = [name for name in with_words if name not in built.cached]
+    if not trained:
+        raise RecipeError(
+            f"adversarial.method: {settings.method!r} shifts embeddings of text, and there is no text whose encoder is"
+            " trained from its first layer on; tune it, e.g. tuning: {text: lora}, or leave it out"
+        )
+    shares = dict.fromkeys(trained, SHARE) if settings.embeddings is None else settings.embeddings
+    return settings.model_copy(update={"embeddings": shares})
+
+
+def _has_embeddings(encoder: Encoder) -> bool:
+    return type(encoder).embedded is not Encoder.embedded
 
 
 def check_noise_of_training(recipe: Recipe, built: Built, schema: Schema) -> None:

@@ -21,7 +21,7 @@ from polyfuse.fitting.fairness import fair_objective, groups_of
 from polyfuse.fitting.job import Job
 from polyfuse.fitting.sources import sources_of
 from polyfuse.fitting.start import gentle, warm
-from polyfuse.fitting.threats import check_noise_of_training, threats_of_training
+from polyfuse.fitting.threats import check_noise_of_training, threats_of_training, with_embeddings
 from polyfuse.learners.learner import Array
 from polyfuse.metrics.metric import Metric
 from polyfuse.model import FusionModel
@@ -98,6 +98,7 @@ def fit_whole(job: Job, recipe: Recipe, *, deadline: float | None = None, stage:
             settings = gentle(settings, whole=warm(built.model, job.start.model))
         check_noise_of_training(recipe, built, job.plan.schema)
         threats = threats_of_training(recipe, built, job.plan.schema)
+        adversarial = with_embeddings(recipe, built, job.plan.schema)
         resting = {name: part for name, part in built.cached.items() if part is built.model.encoder(name)}
         if job.deadline < math.inf:
             some = {name: part for name, part in resting.items() if part.backbone is not None}
@@ -131,7 +132,7 @@ def fit_whole(job: Job, recipe: Recipe, *, deadline: float | None = None, stage:
             progress=job.progress,
             deadline=None if math.isinf(deadline) else deadline,
             threats=threats,
-            adversarial=recipe.adversarial,
+            adversarial=adversarial,
             fairness=fair_objective(recipe, built.model, group, target, learning, metric),
         )
         outcome = trainer.run(resume=job.resume)

@@ -18,7 +18,7 @@ from polyfuse.fusion import FUSIONS
 from polyfuse.heads import HEADS
 from polyfuse.heads.several import check_weights, part_heads
 from polyfuse.recipe.component import Component
-from polyfuse.training.adversarial import AdversarialSettings
+from polyfuse.training.adversarial import AGREEING, AdversarialSettings
 from polyfuse.training.fairness import FairnessSettings
 from polyfuse.training.settings import TrainingSettings
 from polyfuse.tuning import TUNINGS
@@ -301,12 +301,18 @@ def _check_adversarial(
         raise RecipeError(f"adversarial: {fusion.name!r} is not trained by gradients; name a fusion, e.g. concat")
     if target.task not in GOALS:
         raise RecipeError(f"adversarial: attacks know {', '.join(GOALS)}, and the task is {target.task}; leave it out")
-    if adversarial.method in ("trades", "mart") and target.task != "classification":
-        raise RecipeError(f"adversarial.method: {adversarial.method!r} is of a classification; take pgd or nfgsm")
-    if adversarial.method not in ("trades", "mart") and adversarial.trade > 1:
+    if adversarial.method in AGREEING and target.task != "classification":
+        instead = "freelb" if adversarial.regularises else "pgd or nfgsm"
+        raise RecipeError(f"adversarial.method: {adversarial.method!r} is of a classification; take {instead}")
+    if adversarial.method not in AGREEING and adversarial.trade > 1:
         raise RecipeError(
             f"adversarial.weight: {adversarial.trade:g} given: with {adversarial.method!r} it is a share, from 0 to 1"
         )
+    spaces = ("budgets", "features") if adversarial.regularises else ("embeddings",)
+    for name in spaces:
+        if getattr(adversarial, name) is not None:
+            told = "shifts embeddings alone" if adversarial.regularises else "shifts none; freelb and vat do"
+            raise RecipeError(f"adversarial.{name}: {adversarial.method!r} {told}; leave it out")
     for name, wanted in (("mixup", 0.0), ("noise", None), ("sharding", "none")):
         if getattr(training, name) != wanted:
             raise RecipeError(f"training.{name}: it does not go with adversarial training; leave it out")

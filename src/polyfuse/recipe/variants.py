@@ -32,9 +32,10 @@ def alone(recipe: Recipe, modality: str) -> Recipe:
         document[key] = _of(document.get(key), modality)
     document["training"]["compute"] = _of(document["training"]["compute"], modality)
     if recipe.adversarial is not None:
-        changed = {key: _of(document["adversarial"].get(key), modality) for key in ("budgets", "features")}
+        spaces = ("budgets", "features", "embeddings")
+        changed = {key: _of(document["adversarial"].get(key), modality) for key in spaces}
         # Where all that the adversary may change is gone, nothing is left to resist.
-        gone = changed["budgets"] == {} and not changed["features"]
+        gone = changed["embeddings" if recipe.adversarial.regularises else "budgets"] == {} and not changed["features"]
         document["adversarial"] = None if gone else {**document["adversarial"], **changed}
     return read_recipe({key: value for key, value in document.items() if value not in (None, {})})
 

@@ -25,9 +25,15 @@ from polyfuse.core.types import Batch, Features, Inputs, Tensors
 from polyfuse.data.schema import Strict
 from polyfuse.model import FusionModel
 
-Method = Literal["pgd", "fgsm_rs", "nfgsm", "free", "trades", "mart"]
+Method = Literal["pgd", "fgsm_rs", "nfgsm", "free", "trades", "mart", "freelb", "vat"]
 ONE_STEP = frozenset({"fgsm_rs", "nfgsm", "free"})
-_WEIGHTS: dict[str, float] = {"trades": 6.0, "mart": 5.0}
+REGULARISERS = frozenset({"freelb", "vat"})
+#: Let the answers at clean and changed inputs agree.
+AGREEING = frozenset({"trades", "mart", "vat"})
+SHARE = 0.05  # of the length of a text's embeddings, by which they are shifted when nothing is said
+_WEIGHTS: dict[str, float] = {"trades": 6.0, "mart": 5.0, "vat": 1.0}
+_SIZES: dict[str, float] = {"fgsm_rs": 1.25, "freelb": 0.5}
+_NEAR = 0.01  # of the radius: where vat asks for its direction; at the clean input it has none
 _WATCHED = PGDAttack(steps=10)
 _COLLAPSE = 0.2  # fall of the robust metric, from one epoch's best, that is taken for catastrophic overfitting
 _TURNS = 3  # of the trial that tells what a step costs
@@ -42,16 +48,21 @@ class AdversarialSettings(Strict):
             as wide as the region (de Jorge et al. 2022), both in one step; "free" uses each gradient twice, for the
             weights and for the input, and replays each batch (Shafahi et al. 2019; a resumed run begins with unchanged
             inputs again); "trades" (Zhang et al. 2019) and
-            "mart" (Wang et al. 2020) let the answers at clean and changed inputs agree, of a classification.
+            "mart" (Wang et al. 2020) let the answers at clean and changed inputs agree, of a classification. In the
+            space of embeddings, where no text is: "freelb" (Zhu et al. 2020), the mean gradient over the steps of an
+            ascent, and "vat" (Miyato et al. 2017), answers that agree in the one direction in which they change most,
+            of a classification. They regularise; what edits of a text do is another matter.
         budgets: by modality, what the adversary may change: "linf:8/255", or a mapping; the defaults when left out.
         features: by modality whose encoder rests, how far the adversary may shift its Features, as a share of the
             length of the pooled vector. No input does what is done there: a regulariser, not robustness of inputs.
-        steps: of the attack in pgd, trades and mart; replays of a batch in free.
+        embeddings: of freelb and vat: by modality whose text encoder is trained, how far the embeddings of all words
+            of a text together may be shifted, as a share of their length; 0.05 for each of them when left out.
+        steps: of the attack in pgd, trades and mart; replays of a batch in free and freelb.
         size: of a step, in radii; what suits the method when left out.
         ramp: share of all updates in which the radii grow from 0: a model that knows nothing yet learns nothing from
             what is changed as far as allowed.
-        weight: of robustness against clean accuracy. Of trades and mart β, of the others the share of the loss that
-            changed inputs have; 6, 5 and 1 when left out.
+        weight: of robustness against clean accuracy. Of trades, mart and vat β, of the others the share of the loss
+            that changed inputs have; 6, 5, 1 and 1 when left out.
         awp: γ of adversarial weight perturbation (Wu, Xia and Wang 2020): the gradient is taken where each matrix of
             weights has gone γ of its own length to where the loss is higher, which flattens what is learned. 0 is off;
             in the paper 0.01, or 0.005 with trades. One more pass forward and back. Of several processes each goes
@@ -61,6 +72,7 @@ class AdversarialSettings(Strict):
     method: Method = "nfgsm"
     budgets: dict[str, str | dict[str, Any]] | None = None
     features: dict[str, Annotated[float, Field(gt=0, le=10)]] | None = None
+    embeddings: dict[str, Annotated[float, Field(gt=0, le=10)]] | None = None
     steps: Count = 7
     size: Annotated[float, Field(gt=0, le=10)] | None = None
     ramp: Share = 0.2
@@ -70,7 +82,17 @@ class AdversarialSettings(Strict):
     @property
     def replays(self) -> int:
         """How often a batch is gone through."""
-        return self.steps if self.method == "free" else 1
+        return self.steps if self.method in ("free", "freelb") else 1
+
+    @property
+    def gathers(self) -> bool:
+        """Whether the gradients of all replays of a batch make one update."""
+        return self.method == "freelb"
+
+    @property
+    def regularises(self) -> bool:
+        """Whether nothing resists for it, so that weights are kept by clean rows."""
+        return self.method in REGULARISERS
 
     @property
     def trade(self) -> float:
@@ -109,8 +131,8 @@ class Adversary:
         factor = self._grown(number, batches)
         with _still(self.model):
             problem = self.problem(batch, factor)
-            x = self._found(problem, random)
-        if self.settings.method == "free":
+            x = self._found(problem, random, number)
+        if self.settings.method in ("free", "freelb"):
             self._problem = problem
             x = self._leaves = {name: value.requires_grad_() for name, value in x.items()}
         return with_seams(self.model, batch.inputs, x)
@@ -149,11 +171,11 @@ class Adversary:
                     weight.copy_(value)
 
     def learned(self) -> None:
-        """Take note that the gradient of the loss on the attacked inputs is known: free climbs along it."""
+        """Take note that the gradient of the loss on the attacked inputs is known: free and freelb climb along it."""
         if not self._leaves or self._problem is None:
             return
         gradient = {name: torch.zeros_like(x) if x.grad is None else x.grad for name, x in self._leaves.items()}
-        size = torch.full((len(self._problem),), self.settings.size or 1.0, device=self._problem.numbers.device)
+        size = torch.full((len(self._problem),), self._size, device=self._problem.numbers.device)
         x = self._problem.ascend({name: x.detach() for name, x in self._leaves.items()}, gradient, size)
         self._carried = {name: x[name] - clean for name, clean in self._problem.clean.items()}
         self._leaves = {}
@@ -186,6 +208,8 @@ class Adversary:
             end = some.pooled.new_tensor(torch.inf)
             radius = factor * share * some.pooled.norm(dim=1)
             regions[name] = Ball(some.pooled, here, -end, end, 0, radius)
+        if self.settings.regularises:
+            regions |= self._around_embeddings(batch, factor)
         known: dict[str, Features | Tensors] = dict(batch.inputs)
         with torch.no_grad():
             for name in set(model.modalities) - set(regions):
@@ -217,11 +241,34 @@ class Adversary:
         """Return how far the radii have grown at a batch, from 0 to 1."""
         return min(1.0, (number + 1) / (batches * self.settings.ramp)) if self.settings.ramp else 1.0
 
-    def _found(self, problem: Problem, random: torch.Generator) -> Point:
+    @property
+    def _size(self) -> float:
+        """How long a step is, in radii."""
+        return self.settings.size or _SIZES.get(self.settings.method, 1.0)
+
+    def _around_embeddings(self, batch: Batch, factor: float) -> dict[str, Region]:
+        """Return how far shifts of embeddings go, by modality: in a ball around none."""
+        regions: dict[str, Region] = {}
+        for name, share in (self.settings.embeddings or {}).items():
+            tensors = batch.inputs[name]
+            assert not isinstance(tensors, Features)
+            with torch.no_grad():
+                found = self.model.encoder(name).embedded(tensors)
+            assert found is not None
+            there = tensors["mask"] & batch.present[:, self.model.modalities.index(name), None]
+            free = there[:, :, None].expand_as(found)
+            end = found.new_tensor(torch.inf)
+            radius = factor * share * (found * free).flatten(1).norm(dim=1)
+            regions[name] = Ball(torch.zeros_like(found), free, -end, end, 0, radius)
+        return regions
+
+    def _found(self, problem: Problem, random: torch.Generator, number: int) -> Point:
         """Search as the method does."""
         method, size = self.settings.method, self.settings.size
-        if method == "free":
+        if method == "free" or (method == "freelb" and number % self.settings.replays):
             return self._carry(problem)
+        if method == "freelb":
+            return problem.start(random)
         if method in ("pgd", "trades", "mart"):
             goal: Goal = Apart(problem.at_clean) if method == "trades" else problem.goal
             attack = PGDAttack(steps=self.settings.steps, size=size)
@@ -230,13 +277,18 @@ class Adversary:
         if method == "fgsm_rs":
             x = problem.start(random)
             gradient, _, _ = problem.gradient(x)
-            return problem.ascend(x, gradient, full * (size or 1.25))
+            return problem.ascend(x, gradient, full * self._size)
+        if method == "vat":
+            drawn = problem.start(random)
+            near = {name: x.lerp(drawn[name], _NEAR) for name, x in problem.clean.items()}
+            gradient, _, _ = replace(problem, goal=Apart(problem.at_clean)).gradient(near)
+            return problem.ascend(problem.clean, gradient, full * self._size)
         # N-FGSM: noise of twice the radius, and neither it nor the step is brought back into the region.
         free = problem.map(lambda region: replace(region, low=region.low - torch.inf, high=region.high + torch.inf))
         noisy = {name: 2 * x - problem.regions[name].clean for name, x in free.start(random).items()}
         gradient, _, _ = problem.gradient(noisy)
         return {
-            name: region.ascend(noisy[name], gradient[name], full * (size or 1.0))
+            name: region.ascend(noisy[name], gradient[name], full * self._size)
             for name, region in problem.regions.items()
         }
 
@@ -258,7 +310,7 @@ def adversarial_loss(
 ) -> Tensor:
     """Return the loss of a batch in adversarial training, a scalar.
 
-    With p and p' the probabilities at clean and changed inputs: trades L(z) + β KL(p ‖ p'); mart
+    With p and p' the probabilities at clean and changed inputs: trades and vat L(z) + β KL(p ‖ p'); mart
     -log p'_y - log(1 - max_{k≠y} p'_k) + β (1 - p_y) KL(p ‖ p'); the others (1 - w) L(z) + w L(z').
 
     Args:
@@ -270,12 +322,12 @@ def adversarial_loss(
         settings: the method, and the weight.
     """
     trade = settings.trade
-    if settings.method not in ("trades", "mart"):
+    if settings.method not in AGREEING:
         loss = model.loss(attacked, present, target)
         return loss if trade >= 1 else trade * loss + (1 - trade) * model.loss(inputs, present, target)
     clean, changed = model(inputs, present), model(attacked, present)
     apart = Apart(clean).loss(changed)
-    if settings.method == "trades":
+    if settings.method != "mart":
         return model.head.loss(clean, target) + trade * apart.mean()
     log = changed.log_softmax(1)
     rival = log.masked_fill(F.one_hot(target, log.shape[1]).bool(), -torch.inf).amax(1)
@@ -286,7 +338,9 @@ def adversarial_loss(
 
 
 def cost_of_step(adversary: Adversary, batch: Batch) -> float:
-    """Return how often a plain step would fit into the time of an adversarial one, by a short trial.
+    """Return how often a plain step would fit into the time of an adversarial one, all replays included that make it.
+
+    By a short trial.
 
     Args:
         adversary: is not changed.
@@ -311,7 +365,7 @@ def cost_of_step(adversary: Adversary, batch: Batch) -> float:
                     torch.autograd.grad(loss, weights, allow_unused=True)
             taken.append(_now(target.device) - begun)
     plain, whole = (statistics.median(taken[1:]) for taken in seconds)  # the first of each compiles kernels
-    return whole / plain
+    return whole / plain * (settings.replays if settings.gathers else 1)
 
 
 def _now(device: torch.device) -> float:
@@ -354,7 +408,7 @@ def with_seams(model: FusionModel, inputs: Inputs, x: Mapping[str, Tensor]) -> d
             tokens = prepared.tokens + (tensor - prepared.pooled)[:, None]
             changed[name] = Features(tokens, prepared.mask, tensor)
         else:
-            (seam,) = model.encoder(name).continuous
+            (seam,) = model.encoder(name).continuous or ("shift",)
             changed[name] = {**prepared, seam: tensor}
     return changed
 

@@ -121,9 +121,11 @@ class Trainer:
         self.model = model
         self._replica = Replica(model, tunings, settings.sharding, accelerator.device)
         self._adversary: Adversary | None = None
+        self._watched: Adversary | None = None  # where robustness is what training is for
         if adversarial is not None:
             self._adversary = Adversary(self._replica.model, threats or {}, adversarial, settings.seed)
             self._replica.face(self._adversary)
+            self._watched = None if adversarial.regularises else self._adversary
         self._fairness = fairness
         if fairness is not None:
             self._replica.be_fair(fairness)
@@ -139,10 +141,11 @@ class Trainer:
         self._batch_size = settings.batch_size * processes.count()
         self._batches = math.ceil(len(training) / self._batch_size)
         self._replays = adversarial.replays if adversarial is not None else 1
-        self._last = math.ceil(
-            settings.epochs / self._replays
-        )  # a replayed batch counts as often as it is gone through
-        self._updates_per_epoch = math.ceil(self._batches * self._replays / settings.accumulate)
+        together = self._replays if adversarial is not None and adversarial.gathers else 1
+        self._accumulate = settings.accumulate * together
+        # A batch that is updated by in each replay counts as often.
+        self._last = math.ceil(settings.epochs * together / self._replays)
+        self._updates_per_epoch = math.ceil(self._batches * self._replays / self._accumulate)
         self._state, self._best, self._lengths = _State(), Tensors(), training.lengths()
         self._interrupted = False
 
@@ -182,14 +185,15 @@ class Trainer:
         state = self._state
         while state.epoch < self._last:
             # What resists is learned late, when the steps are small.
-            if self._adversary is None and state.epoch - state.best_epoch >= self.settings.patience:
+            if self._watched is None and state.epoch - state.best_epoch >= self.settings.patience:
                 return "no better for a while"
             reason = self._epoch(bar)
             if reason is not None:
                 return reason
             figures = self._validate()
             state.epoch, state.batch = state.epoch + 1, 0
-            state.history.append({"epoch": state.epoch, "loss": state.loss / len(self.training), **figures})
+            loss = state.loss / (len(self.training) * self._replays)
+            state.history.append({"epoch": state.epoch, "loss": loss, **figures})
             state.loss = 0.0
             if self._log is not None:
                 self._log(state.history[-1], state.updates)
@@ -217,8 +221,8 @@ class Trainer:
                 random = torch.Generator(self.accelerator.device).manual_seed(seed)
                 noisy = with_noise(self._replica.model, batch.inputs, settings.noise, random)
                 batch = replace(batch, inputs=noisy)
-            group = min(settings.accumulate, len(order) - state.batch // settings.accumulate * settings.accumulate)
-            ends = (state.batch + 1) % settings.accumulate == 0 or state.batch + 1 == len(order)
+            group = min(self._accumulate, len(order) - state.batch // self._accumulate * self._accumulate)
+            ends = (state.batch + 1) % self._accumulate == 0 or state.batch + 1 == len(order)
             attacked: Inputs | None = None
             worsened: AbstractContextManager[None] = nullcontext()
             if self._adversary is not None:
@@ -294,7 +298,7 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         """Measure, and keep the weights if they are the best so far."""
         if self.validation is None:
-            self._keep(math.nan, self._state.loss / len(self.training))
+            self._keep(math.nan, self._state.loss / (len(self.training) * self._replays))
             return {}
         y_true, y_score, loss = _scored(
             self._replica.scoring, self.model.head, self.validation, self.accelerator.device
@@ -307,11 +311,11 @@ class Trainer:
         if self._fairness is not None and self.validation.group is not None:
             figures |= self._fairness.measured(y_true, y_score, loss, self.validation.group)
             loss = figures["validation_objective"]
-        if self._adversary is not None:
-            value = figures[f"{self._adversary.kind}_{self.metric.name}"] = self._robust(self._adversary)
-            if self._best and self._adversary.collapsed(value, state.best):
+        if self._watched is not None:
+            value = figures[f"{self._watched.kind}_{self.metric.name}"] = self._robust(self._watched)
+            if self._best and self._watched.collapsed(value, state.best):
                 self._replica.load(self._best)
-                self._adversary.take_several_steps()
+                self._watched.take_several_steps()
                 state.several_steps = True
         if not self._best or self._rank(value, loss) > self._rank(state.best, state.best_loss):
             self._keep(value, loss)
@@ -343,8 +347,8 @@ class Trainer:
         """Say where the run is, in a few words."""
         state = self._state
         epoch = f"epoch {min(state.epoch + 1, self._last)}/{self._last}"
-        if self._adversary is not None and state.history:
-            kinds, where = ("validation", self._adversary.kind), "" if self._adversary.threats else " on Features"
+        if self._watched is not None and state.history:
+            kinds, where = ("validation", self._watched.kind), "" if self._watched.threats else " on Features"
             clean, robust = (state.history[-1].get(f"{kind}_{self.metric.name}", math.nan) for kind in kinds)
             return f"{epoch}, {self.metric.name} {clean:.4g}, under attack{where} {robust:.4g}"
         if self._fairness is not None and state.history:
@@ -373,8 +377,8 @@ class Trainer:
         set_random_states(checkpoint.random)
         self._best = checkpoint.best
         self._state = _State(**checkpoint.progress)
-        if self._adversary is not None and self._state.several_steps:
-            self._adversary.take_several_steps()
+        if self._watched is not None and self._state.several_steps:
+            self._watched.take_several_steps()
         if self._fairness is not None:
             self._fairness.restore(self._state.fairness, self.accelerator.device)
 
