@@ -2,8 +2,8 @@
 
 python benchmarks/embeddings.py DATA [ROWS [EPOCHS [SEEDS]]]     (1,000 rows, 3 epochs, 3 seeds)
 
-Clothing reviews, text and table without the rating; MiniLM with LoRA; the first rows of the training part, scored on the
-1,000 after them: the test part is not touched. A difference is that of two fits with one seed; its interval is
+Clothing reviews, text and table without the rating; MiniLM with LoRA; the first rows of the training part, scored on
+the 1,000 after them: the test part is not touched. A difference is that of two fits with one seed; its interval is
 Student's over the seeds.
 """
 
