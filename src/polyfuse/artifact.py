@@ -21,7 +21,6 @@ README.md                the card
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 import warnings
@@ -39,8 +38,8 @@ from torch import nn
 from polyfuse.calibration import Calibration, load_calibration, save_calibration
 from polyfuse.core.compute import default_device
 from polyfuse.core.contract import Tuning
-from polyfuse.core.errors import ArtifactError, InputError
-from polyfuse.core.files import read_json, whole_folder
+from polyfuse.core.errors import ArtifactError
+from polyfuse.core.files import check_folder, read_json, whole_folder
 from polyfuse.core.types import Tensors
 from polyfuse.core.version import __version__
 from polyfuse.core.weights import base_weights, weights_digest
@@ -112,19 +111,7 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
     Raises:
         InputError: something else stands there, or an artifact that is not to be replaced.
     """
-    if folder.is_file():
-        raise InputError(f"{folder} is a file; an artifact is a folder: choose another name")
-    ancestor = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
-        raise InputError(f"{folder} cannot be written: {ancestor} is not a folder that you may write to")
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not (folder / _MANIFEST).is_file():
-        raise InputError(f"{folder} holds something that is not a Polyfuse artifact; choose another folder")
-    if not overwrite:
-        raise InputError(
-            f"{folder} holds an artifact: choose another folder, or replace it with overwrite (--overwrite)"
-        )
+    check_folder(folder, "artifact", _MANIFEST, overwrite=overwrite)
 
 
 def write(

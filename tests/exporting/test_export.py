@@ -151,7 +151,7 @@ def test_a_damaged_folder_is_refused(folder: Path, tmp_path: Path) -> None:
 
 def test_a_folder_that_is_taken_stays(predictor: pf.Predictor, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("x")
-    with pytest.raises(InputError, match="holds something that is not an export"):
+    with pytest.raises(InputError, match="holds something that is not a Polyfuse export"):
         predictor.export(tmp_path, overwrite=True)
     with pytest.raises(InputError, match="holds an export"):
         predictor.export(folder)

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 from pydantic import Field
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from polyfuse.calibration.calibration import MOST, MOST_NUMBERS, Calibration, places_of
 from polyfuse.calibration.scaling import MOST_BIAS, MOST_WEIGHT, Method, Scaling
-from polyfuse.core.errors import ArtifactError
-from polyfuse.core.files import read_about
+from polyfuse.core.files import read_about, undamaged
 from polyfuse.data.schema import Strict, Target
 from polyfuse.metrics.metric import Array
 from polyfuse.metrics.several import Part
@@ -66,18 +65,13 @@ def load_calibration(folder: Path, target: Target) -> Calibration | None:
     """
     if not (folder / _ABOUT).is_file():
         return None
-    try:
+    with undamaged(folder, ", or fit another with  fit_calibration"):
         about = read_about(folder / _ABOUT, _About, format=FORMAT)
         parts = places_of(target)
         if len(about.scalings) != len(parts):
             raise ValueError(f"{_ABOUT} is of {len(about.scalings)} targets, and the model has {len(parts)}")
         with safe_open(folder / _TENSORS, "np") as file:
             return _read(file, about, parts)
-    except (OSError, ValueError, ArtifactError, SafetensorError) as error:
-        told = " ".join(str(error).split())[:300]
-        raise ArtifactError(
-            f"{folder} is damaged ({told}); restore it from a copy, or fit another with  fit_calibration"
-        ) from error
 
 
 def _read(file: Any, about: _About, parts: list[Part]) -> Calibration:

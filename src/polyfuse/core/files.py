@@ -48,6 +48,31 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_folder(folder: Path, kind: str, mark: str, *, overwrite: bool) -> None:
+    """Check that a folder of some kind may be written; nothing but one of its kind is ever replaced.
+
+    Args:
+        folder: where.
+        kind: what it will be, for messages: "artifact", "export".
+        mark: a file that every folder of the kind has.
+        overwrite: whether one that is there may be replaced.
+
+    Raises:
+        InputError: something else stands there, or one that is not to be replaced.
+    """
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; an {kind} is a folder: choose another name")
+    ancestor = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
+        raise InputError(f"{folder} cannot be written: {ancestor} is not a folder that you may write to")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / mark).is_file():
+        raise InputError(f"{folder} holds something that is not a Polyfuse {kind}; choose another folder")
+    if not overwrite:
+        raise InputError(f"{folder} holds an {kind}: choose another folder, or replace it with overwrite (--overwrite)")
+
+
 def check_link(link: Path) -> None:
     """Check that a symbolic link may be made, or turned, at a place.
 
@@ -112,6 +137,23 @@ def read_about(path: Path, kind: type[About], *, format: int) -> About:
     if given > format:
         raise ValueError(f"format {given}, and this version reads up to {format}: upgrade polyfuse")
     return about
+
+
+@contextmanager
+def undamaged(folder: Path, advice: str = "") -> Iterator[None]:
+    """Read what a folder holds; whatever goes wrong is an ArtifactError that says so.
+
+    Args:
+        folder: that is read in the block.
+        advice: what can be done beside restoring it, after a comma.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        told = " ".join(str(error).split())[:300]
+        raise ArtifactError(f"{folder} is damaged ({told}); restore it from a copy{advice}") from error
 
 
 def strict_json(document: Any) -> str:

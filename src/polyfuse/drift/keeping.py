@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 from pydantic import Field
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from polyfuse.calibration import places_of
-from polyfuse.core.errors import ArtifactError
-from polyfuse.core.files import read_about
+from polyfuse.core.files import read_about, undamaged
 from polyfuse.data.schema import Schema, Strict
 from polyfuse.drift.measures import MEASURES
 from polyfuse.drift.sample import LEAST, MOST, Sample, encoded
@@ -67,17 +66,12 @@ def load_reference(folder: Path, schema: Schema, model: Model) -> Sample | None:
     """
     if not (folder / _ABOUT).is_file():
         return None
-    try:
+    with undamaged(folder, ", or keep another with  fit_reference"):
         about = read_about(folder / _ABOUT, _About, format=FORMAT)
         if about.columns != [column.name for column in schema.columns]:
             raise ValueError(f"{_ABOUT} is of other columns than the model reads")
         with safe_open(folder / _TENSORS, "np") as file:
             return _read(file, about, schema, model)
-    except (OSError, ValueError, ArtifactError, SafetensorError) as error:
-        told = " ".join(str(error).split())[:300]
-        raise ArtifactError(
-            f"{folder} is damaged ({told}); restore it from a copy, or keep another with  fit_reference"
-        ) from error
 
 
 def _read(file: Any, about: _About, schema: Schema, model: Model) -> Sample:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 
 from polyfuse.calibration import Calibration
 from polyfuse.core.errors import InputError
-from polyfuse.core.files import whole_folder
+from polyfuse.core.files import check_folder, whole_folder
 from polyfuse.core.onnx import need_onnx
 from polyfuse.core.version import __version__
 from polyfuse.data.reading import Table, read_table
@@ -113,17 +112,7 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
     Raises:
         InputError: something else stands there, or an export that is not to be replaced.
     """
-    if folder.is_file():
-        raise InputError(f"{folder} is a file; an export is a folder: choose another name")
-    ancestor = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
-        raise InputError(f"{folder} cannot be written: {ancestor} is not a folder that you may write to")
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not (folder / ABOUT).is_file():
-        raise InputError(f"{folder} holds something that is not an export; choose another folder")
-    if not overwrite:
-        raise InputError(f"{folder} holds an export: choose another folder, or replace it with overwrite (--overwrite)")
+    check_folder(folder, "export", ABOUT, overwrite=overwrite)
 
 
 def _rows(schema: Schema, check: Table | None, *, strict: bool) -> tuple[Table, Rows, bool]:

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
-from safetensors import SafetensorError, safe_open
+from pydantic import Field
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from polyfuse.core.errors import ArtifactError
-from polyfuse.core.files import read_about
+from polyfuse.core.files import read_about, undamaged
 from polyfuse.data.reading import read_table
 from polyfuse.data.schema import Schema, Strict
 from polyfuse.lineage.ancestry import Reference
@@ -77,7 +76,7 @@ def load_kept(folder: Path) -> Kept | None:
     """
     if not (folder / _ABOUT).is_file():
         return None
-    try:
+    with undamaged(folder):
         about = read_about(folder / _ABOUT, _About, format=FORMAT)
         with safe_open(folder / _TENSORS, "np") as file:
             names = {"learned", "held", *(["scores"] if about.scored else [])}
@@ -85,9 +84,6 @@ def load_kept(folder: Path) -> Kept | None:
                 raise ValueError(f"{_TENSORS} has other tensors than {', '.join(sorted(names))}")
             positions = {name: _positions(file, name) for name in ("learned", "held")}
             scores = _scores(file, len(positions["held"])) if about.scored else None
-    except (OSError, ValueError, ArtifactError, ValidationError, SafetensorError) as error:
-        told = " ".join(str(error).split())[:300]
-        raise ArtifactError(f"{folder} is damaged ({told}); restore it from a copy") from error
     files = {name: folder / f"{name}.parquet" if about.tables else None for name in positions}
     learned, held = (Part(positions[name], files[name]) for name in ("learned", "held"))
     return Kept(tuple(about.references), learned, held, about.apart, scores)
@@ -102,11 +98,8 @@ def kept_table(part: Part, schema: Schema) -> pd.DataFrame:
     if not isinstance(part.table, Path):
         assert part.table is not None
         return part.table
-    try:
+    with undamaged(part.table):
         return _read(part.table, len(part.positions), schema)
-    except (OSError, ValueError) as error:
-        told = " ".join(str(error).split())[:300]
-        raise ArtifactError(f"{part.table} is damaged ({told}); restore it from a copy") from error
 
 
 def _read(path: Path, rows: int, schema: Schema) -> pd.DataFrame:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 
-from polyfuse.core.errors import ArtifactError
-from polyfuse.core.files import read_about
+from polyfuse.core.files import read_about, undamaged
 from polyfuse.data.schema import Strict
 from polyfuse.model import Model
 from polyfuse.screening.fitting import MOST
@@ -64,17 +63,12 @@ def load_screen(folder: Path, model: Model) -> Screen | None:
     """
     if not (folder / _ABOUT).is_file():
         return None
-    try:
+    with undamaged(folder, ", or fit another screen with  fit_screen"):
         about = read_about(folder / _ABOUT, _About, format=FORMAT)
         if about.task != model.head.task or not shapes_fit(model, about.spaces, most=MOST):
             raise ValueError(f"{_ABOUT} does not describe a screen of this model")
         screen = Screen(about.task, about.spaces, neighbours=about.neighbours, rate=about.rate, rows=about.rows)
         _fill(screen, folder / _TENSORS)
-    except (OSError, ValueError, ArtifactError, SafetensorError) as error:
-        told = " ".join(str(error).split())[:300]
-        raise ArtifactError(
-            f"{folder} is damaged ({told}); restore it from a copy, or fit another screen with  fit_screen"
-        ) from error
     return screen
 
 
