@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -91,11 +92,13 @@ def _typed(cells: Sequence[str]) -> list[Any]:
     if found and all(_WHOLE.fullmatch(cell) for cell in found):
         numbers = [int(cell) for cell in found]
         low, high = min(numbers), max(numbers)
-        inside = low >= -_LARGEST and high < (_LARGEST if low < 0 else 2 * _LARGEST)
-        # Beside missing ones whole numbers are decimals, but for those that 64 bits do not hold.
+        inside = low >= -_LARGEST and high < _LARGEST
+        # Beside missing ones whole numbers are decimals, but for those that 64 bits with a sign do not hold.
         read = float if inside and len(found) < len(cells) else int
     elif found and all(_DECIMAL.fullmatch(cell) for cell in found):
-        read = float
+        # Where one that 64 bits do not hold comes before the first decimal, pandas takes all for text.
+        before = itertools.takewhile(_WHOLE.fullmatch, found)
+        read = str if any(int(cell) >= 2 * _LARGEST for cell in before) else float
     elif found and all(cell in _TRUTH for cell in found):
         read = _TRUTH.__getitem__
     return [None if cell in _MISSING else read(cell) for cell in cells]

@@ -213,3 +213,11 @@ def test_any_text_and_number_survive_as_records(texts: list[str], value: float) 
     table = read_table([{"a": text, "x": value} for text in texts])
     assert table.frame["a"].tolist() == texts
     assert np.array_equal(table.frame["x"].to_numpy(dtype=float), [value] * len(texts), equal_nan=True)
+
+
+def test_missing_cells_beside_whole_numbers_of_64_bits_are_missing(tmp_path: Path) -> None:
+    (tmp_path / "ids.csv").write_text("id,y\n9223372036854775809,a\nNA,b\n,c\n9223372036854775811,nan\n")
+    frame = read_table(tmp_path / "ids.csv").frame
+    assert frame["id"].isna().tolist() == [False, True, True, False]
+    assert [str(cell) for cell in frame["id"].dropna()] == ["9223372036854775809", "9223372036854775811"]
+    assert frame["y"].isna().tolist() == [False, False, False, True]

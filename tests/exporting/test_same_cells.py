@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -100,6 +100,9 @@ FIELD = st.one_of(
 
 
 @settings(max_examples=80, deadline=None)
+@example([("9223372036854775809", "NA"), ("NA", "-1"), ("", "9223372036854775809")], ".csv")
+@example([("18446744073709551617", "9223372036854775809"), ("", "")], ".csv")
+@example([("18446744073709551617", "2.50"), ("2.50", "18446744073709551617")], ".csv")
 @given(st.lists(st.tuples(FIELD, FIELD), min_size=1, max_size=5), st.sampled_from([".csv", ".tsv"]))
 def test_tables_are_read_as_pandas_reads_them(tmp_path_factory: pytest.TempPathFactory, rows: Any, ending: str) -> None:
     path = tmp_path_factory.getbasetemp() / f"wild{ending}"

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas._libs.parsers import STR_NA_VALUES
 
 from polyfuse.core.errors import InputError, import_extra
 from polyfuse.data.cells import clean
@@ -143,6 +144,10 @@ def _read_csv(path: Path, separator: str) -> pd.DataFrame:
         raise InputError(f"{path} is broken: {reason}; line 1 holds the names of the columns") from error
     if not isinstance(frame.index, pd.RangeIndex):
         raise InputError(f"{path} is broken: its rows have more fields than the first line has names")
+    for name in frame.columns[[pd.api.types.is_string_dtype(type) for type in frame.dtypes]]:
+        # Beside whole numbers of 2^63 and more pandas takes what is missing for text.
+        if (missing := frame[name].isin(STR_NA_VALUES)).any():
+            frame[name] = frame[name].mask(missing)
     return frame
 
 
