@@ -205,6 +205,7 @@ def test_lone_surrogates_are_no_reason_to_fail() -> None:
     table = read_table(records)
     assert list(table.frame.columns) == ["note\ufffd", "y"]
     assert table.frame["note\ufffd"].tolist() == ["\ud800 is no character", None]
+    assert read_table([{"note": "\ud800"}]).frame["note"].tolist() == ["\ud800"]
 
 
 @settings(max_examples=40, deadline=None)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pandas._libs.parsers import STR_NA_VALUES
+from pandas._libs.parsers import STR_NA_VALUES  # type: ignore[import-not-found]
 
 from polyfuse.core.errors import InputError, import_extra
 from polyfuse.data.cells import clean
@@ -228,7 +228,7 @@ def _from_records(records: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
         row = np.empty((1, len(names)), dtype=object)
         for i, cell in enumerate(records[0].values()):
             row[0, i] = cell
-        return pd.DataFrame(row, columns=pd.Index([clean(str(name)) for name in names]))
+        return pd.DataFrame(row, columns=pd.Index([clean(str(name)) for name in names]), dtype=object)
     cells = {i: _column([record.get(name) for record in records]) for i, name in enumerate(names)}
     frame = pd.DataFrame(cells, index=pd.RangeIndex(len(records)))
     frame.columns = pd.Index([clean(str(name)) for name in names])
