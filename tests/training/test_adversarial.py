@@ -550,10 +550,10 @@ def test_a_shift_of_nothing_changes_nothing(tuned: pf.Predictor) -> None:
 @pytest.mark.parametrize("method", ["freelb", "vat"])
 def test_embeddings_are_shifted_in_training(tiny_model: Find, method: Method) -> None:
     training = {"epochs": 6, "batch_size": 32, "learning_rate": 3e-3, "accumulate": 2, "trackers": []}
-    adversarial = {"method": method, "steps": 3}
-    predictor = of_texts(tiny_model, tuning={"text": "lora"}, training=training, adversarial=adversarial)
+    predictor = of_texts(tiny_model, tuning={"text": "lora"}, training=training, adversarial={"method": method})
     told = predictor.metrics["training"]
     assert predictor.recipe.adversarial is not None
+    assert predictor.recipe.adversarial.steps == (3 if method == "freelb" else 7)
     assert predictor.recipe.adversarial.embeddings == {"text": 0.05}
     # It is a regulariser: weights are kept by clean rows, and nothing is said of robustness.
     assert not any("robust" in name for line in told["history"] for name in line)

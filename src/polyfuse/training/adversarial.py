@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -33,6 +33,7 @@ AGREEING = frozenset({"trades", "mart", "vat"})
 SHARE = 0.05  # of the length of a text's embeddings, by which they are shifted when nothing is said
 _WEIGHTS: dict[str, float] = {"trades": 6.0, "mart": 5.0, "vat": 1.0}
 _SIZES: dict[str, float] = {"fgsm_rs": 1.25, "freelb": 0.5}
+_FEW = 3  # steps of freelb, each of which is a pass of the whole model
 _NEAR = 0.01  # of the radius: where vat asks for its direction; at the clean input it has none
 _WATCHED = PGDAttack(steps=10)
 _COLLAPSE = 0.2  # fall of the robust metric, from one epoch's best, that is taken for catastrophic overfitting
@@ -57,7 +58,7 @@ class AdversarialSettings(Strict):
             length of the pooled vector. No input does what is done there: a regulariser, not robustness of inputs.
         embeddings: of freelb and vat: by modality whose text encoder is trained, how far the embeddings of all words
             of a text together may be shifted, as a share of their length; 0.05 for each of them when left out.
-        steps: of the attack in pgd, trades and mart; replays of a batch in free and freelb.
+        steps: of the attack in pgd, trades and mart; replays of a batch in free and freelb. 7, of freelb 3, when left out.
         size: of a step, in radii; what suits the method when left out.
         ramp: share of all updates in which the radii grow from 0: a model that knows nothing yet learns nothing from
             what is changed as far as allowed.
@@ -78,6 +79,11 @@ class AdversarialSettings(Strict):
     ramp: Share = 0.2
     weight: Annotated[float, Field(ge=0, le=1000)] | None = None
     awp: Share = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_steps(cls, given: Any) -> Any:
+        return {"steps": _FEW, **given} if isinstance(given, dict) and given.get("method") == "freelb" else given
 
     @property
     def replays(self) -> int:
