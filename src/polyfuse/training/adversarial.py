@@ -58,7 +58,7 @@ class AdversarialSettings(Strict):
             length of the pooled vector. No input does what is done there: a regulariser, not robustness of inputs.
         embeddings: of freelb and vat: by modality whose text encoder is trained, how far the embeddings of all words
             of a text together may be shifted, as a share of their length; 0.05 for each of them when left out.
-        steps: of the attack in pgd, trades and mart; replays of a batch in free and freelb. 7, of freelb 3, when left out.
+        steps: of the attack in pgd, trades and mart; replays of a batch in free and freelb; of freelb 3 if left out.
         size: of a step, in radii; what suits the method when left out.
         ramp: share of all updates in which the radii grow from 0: a model that knows nothing yet learns nothing from
             what is changed as far as allowed.
