@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 import tiny
 
@@ -18,6 +19,10 @@ os.environ["POLYFUSE_CACHE"] = tempfile.mkdtemp(prefix="polyfuse-tests-")
 # Tiny tensors: a second thread costs more than it brings.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+
+# What a test takes says nothing on a machine that others use.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)

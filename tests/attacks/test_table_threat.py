@@ -75,7 +75,7 @@ def tables(draw: st.DrawFn) -> tuple[list[Column], Value, Value]:
     return columns, tuple(clean), tuple(other)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(table=tables(), radius=st.sampled_from([1e-3, 0.25, 3.0, 1e9]), limit=st.integers(0, 2), seed=st.integers(0, 99))
 def test_whatever_is_named_or_mended_is_within_the_budget(
     table: tuple[list[Column], Value, Value], radius: float, limit: int, seed: int
@@ -233,7 +233,7 @@ def test_relations_between_columns_with_signs_in_their_names() -> None:
         RangesThreat(columns, immutable=["d"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(x=st.floats(-30, 130), radius=st.sampled_from([0.05, 0.25, 2.0]))
 def test_the_region_is_what_the_cells_allow(x: float, radius: float) -> None:
     column = Column(name="size", type="number", quantiles=(np.linspace(0, 10, 51) ** 2).tolist())

@@ -49,7 +49,7 @@ def chain(threat: Threat, clean: Value, seed: int, length: int) -> list[Value]:
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(clean=CELLS, seed=st.integers(0, 99), share=st.sampled_from([0.1, 0.5, 1.0]), edits=st.integers(1, 3))
 def test_chains_of_edited_letters_stay_within_the_budget(clean: Value, seed: int, share: float, edits: int) -> None:
     threat = CharactersThreat([TITLE, REVIEW], share=share, edits_per_word=edits)
@@ -258,7 +258,7 @@ def test_words_that_would_not_come_back_in_their_case_are_left_out() -> None:
         assert threat.neighbours((word,), (word,), np.random.default_rng(0)) == others
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     words=st.lists(
         st.sampled_from(["good", "Bad,", "FILM", "not", "7", "straße", "ǆ", "一二"]) | ODD, min_size=1, max_size=8

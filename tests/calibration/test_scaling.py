@@ -78,7 +78,7 @@ def test_what_is_fitted_is_the_least_loss_and_a_row_of_ridge(task: str) -> None:
 probabilities = arrays(np.float32, (4, 3), elements=st.floats(0, 1, width=32))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(probabilities, st.floats(0.05, 20))
 def test_no_temperature_turns_an_answer(given: Array, temperature: float) -> None:
     weights = np.full(3, 1 / temperature)

@@ -271,7 +271,7 @@ ANY_CELL = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(ANY_CELL, ANY_CELL), min_size=1, max_size=12), st.text(st.characters(), max_size=4))
 def test_any_table_gives_a_schema_or_a_clear_error(cells: list[tuple[Any, Any]], name: str) -> None:
     records = [{name + "x": cell, "y": answer} for cell, answer in cells]
@@ -282,7 +282,7 @@ def test_any_table_gives_a_schema_or_a_clear_error(cells: list[tuple[Any, Any]],
     assert Schema.model_validate(json.loads(json.dumps(schema.as_json(), allow_nan=False))) == schema
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(ANY_CELL, min_size=2, max_size=8),
     st.sampled_from(get_args(ColumnType)),

@@ -185,7 +185,7 @@ def test_what_is_no_image(cell: Any) -> None:
         images(cell)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.binary(max_size=200),
     st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"RIFF....WEBP", b"II*\0"]),
@@ -195,7 +195,7 @@ def test_any_bytes_give_an_image_or_a_clear_error(data: bytes, magic: bytes) -> 
         images(magic + data)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=200), st.sampled_from([b"", recorded(tone(0.01))[:60], b"OggS", b"fLaC", b"ID3"]))
 def test_any_bytes_give_a_recording_or_a_clear_error(data: bytes, magic: bytes) -> None:
     with suppress(CellError):

@@ -208,7 +208,7 @@ def test_lone_surrogates_are_no_reason_to_fail() -> None:
     assert read_table([{"note": "\ud800"}]).frame["note"].tolist() == ["\ud800"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.text(st.characters()), min_size=1, max_size=5), st.floats())
 def test_any_text_and_number_survive_as_records(texts: list[str], value: float) -> None:
     table = read_table([{"a": text, "x": value} for text in texts])

@@ -316,7 +316,7 @@ CELL = st.one_of(
 TYPES = ("text", "image", "audio", "number", "category", "datetime", "embedding")
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.lists(CELL, min_size=8, max_size=8), min_size=1, max_size=6), st.sampled_from(["skip", "absent"]))
 def test_any_cell_in_any_column(cells: list[list[Any]], mode: Any) -> None:
     schema = Schema(

@@ -83,7 +83,7 @@ def test_bad_calls(rows: int, options: dict[str, Any], message: str) -> None:
         split([0] * rows, "classification", seed=0, **options)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.integers(0, 6), min_size=2, max_size=40),
     st.floats(0.01, 0.99),

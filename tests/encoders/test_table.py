@@ -149,7 +149,7 @@ def test_embeddings_are_direction_length_and_presence() -> None:
         EmbeddingEncoder([Column(name="c", type="embedding")])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=3, max_size=3))
 def test_embeddings_of_any_size_stay_finite(values: list[float]) -> None:
     encoder = EmbeddingEncoder([Column(name="a", type="embedding", size=3)])

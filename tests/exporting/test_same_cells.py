@@ -55,7 +55,7 @@ def outcome(read: Callable[..., Any], *given: Any) -> Any:
     return "nan" if isinstance(found, float) and math.isnan(found) else found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(WILD)
 def test_cells(cell: Any) -> None:
     assert cells.is_missing(cell) == ours.is_missing(cell)
@@ -99,7 +99,7 @@ FIELD = st.one_of(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @example([("9223372036854775809", "NA"), ("NA", "-1"), ("", "9223372036854775809")], ".csv")
 @example([("18446744073709551617", "9223372036854775809"), ("", "")], ".csv")
 @example([("18446744073709551617", "2.50"), ("2.50", "18446744073709551617")], ".csv")

@@ -64,7 +64,7 @@ def test_trees_that_run_in_a_circle_are_refused() -> None:
         Forest(text.replace("left_child=1 ", "left_child=0 ", 1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(hnp.arrays(np.float64, (3, 4), elements=NUMBERS), st.sampled_from(sorted(FORESTS)))
 def test_trees_of_wild_values(table: np.ndarray[Any, Any], name: str) -> None:
     booster, _ = FORESTS[name]
@@ -72,7 +72,7 @@ def test_trees_of_wild_values(table: np.ndarray[Any, Any], name: str) -> None:
     assert np.abs(found - np.asarray(booster.predict(table, raw_score=True)).reshape(3, -1)).max() < 1e-12
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.one_of(st.text(max_size=40), st.lists(st.sampled_from(["good", "dog", "日", "İ", "a-b"])).map(" ".join)))
 def test_words(text: str) -> None:
     assert_same_words(STATISTICS, text)

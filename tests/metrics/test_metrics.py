@@ -52,7 +52,7 @@ def test_resampled_form_equals_the_metric_on_the_rows_drawn(metric: Metric, clas
         np.testing.assert_allclose(fast, plain, rtol=1e-9, atol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), rows=st.integers(2, 30), classes=st.integers(3, 8))
 def test_both_forms_of_auc_agree(seed: int, rows: int, classes: int) -> None:
     y_true, y_score = draw("classification", rows, classes, seed)

@@ -103,7 +103,7 @@ def test_embeddings_are_near_where_their_direction_is() -> None:
 
 
 @pytest.mark.parametrize("type", ["image", "audio"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_whatever_can_be_decoded_can_be_looked_at(type: str, data: st.DataObject) -> None:
     _, cells = data.draw(cases(type))

@@ -127,7 +127,7 @@ def test_too_large_missing_or_binary(tmp_path: Path) -> None:
         read_recipe(written(tmp_path, "target: " + "[" * 5000))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

@@ -213,7 +213,7 @@ cells = st.recursive(
 
 
 @given(rows=st.lists(st.dictionaries(st.sampled_from(list(ROW)), cells), min_size=1, max_size=4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_wild_cells_are_kept_and_written(rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("wild")
     journal = Journal(folder / "log", SCHEMA, most_bytes=64 << 20)

@@ -264,7 +264,7 @@ def test_uploads_that_are_none_are_refused_and_names_lead_nowhere(client: TestCl
         max_leaves=20,
     )
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_nothing_but_inputs_goes_through_the_door(said: Any) -> None:
     door = Door(None, Path("/nowhere"), media=[True, False], names=["image"], room=1, most=1 << 20)  # type: ignore[arg-type]
     for body in (said, {"data": said}, {"data": [said, None, []]}, {"data": [None, said, ["image"]]}):

@@ -20,6 +20,7 @@ from polyfuse.ensemble import Ensemble
 from polyfuse.heads.several import SeveralHead
 from polyfuse.layers.tokens import shortened
 from polyfuse.learners.learner import Array, Design
+from polyfuse.training.shards import beyond_half
 
 _CHUNK = 256
 Reads: TypeAlias = Literal["pooled", "short", "all"]
@@ -28,7 +29,7 @@ TOKENS = 8
 
 
 class FeatureSource:
-    """Features of all rows, in memory."""
+    """Features of all rows, in memory; tokens may be kept in half precision."""
 
     lengths: NDArray[np.int64] | None = None
 
@@ -37,7 +38,8 @@ class FeatureSource:
 
     def batch(self, rows: Sequence[int]) -> Features:
         """Return Features."""
-        return self.features.rows(torch.as_tensor(rows))
+        found = self.features.rows(torch.as_tensor(rows))
+        return Features(found.tokens.float(), found.mask, found.pooled)
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,8 @@ class Material:
     def short(self) -> dict[str, FeatureSource | PreparedSource]:
         """For each modality its Features with at most TOKENS tokens, or prepared tensors, in memory."""
         return {
-            name: self.pooled[name] if isinstance(source, PreparedSource) else _shortened(source, len(self))
-            for name, source in self.sources.items()
+            name: known if isinstance(known, PreparedSource) else _shortened(self.sources[name], known.features.pooled)
+            for name, known in self.pooled.items()
         }
 
     def batches(self, rows: Array, tokens: Reads, modalities: Sequence[str]) -> Batches:
@@ -139,19 +141,25 @@ def joined(parts: Sequence[Features]) -> Features:
     )
 
 
-def _shortened(source: Source, rows: int) -> FeatureSource:
-    """Return the Features of all rows, at most TOKENS tokens each, written where they stay: to join would be twice."""
-    tokens = mask = pooled = torch.empty(0)
+def _shortened(source: Source, pooled: Tensor) -> FeatureSource:
+    """Return the Features of all rows, at most TOKENS tokens each, written where they stay: to join would be twice.
+
+    Tokens are kept as in the cache: in half precision, as long as they lie in its range.
+
+    Args:
+        source: of more tokens.
+        pooled: (rows, dim), which it shares.
+    """
+    rows, dim = pooled.shape
+    tokens, mask = torch.zeros(rows, TOKENS, dim, dtype=torch.half), torch.zeros(rows, TOKENS, dtype=torch.bool)
     for start in range(0, rows, _CHUNK):
         batch = source.batch(range(start, min(start + _CHUNK, rows)))
         assert isinstance(batch, Features)
         some = shortened(batch, TOKENS)
-        if not start:
-            tokens = some.tokens.new_zeros(rows, TOKENS, some.dim)
-            mask = some.mask.new_zeros(rows, TOKENS)
-            pooled = some.pooled.new_zeros(rows, some.dim)
+        if tokens.dtype is torch.half and beyond_half(some.tokens):
+            tokens = tokens.float()
         here, length = slice(start, start + len(some.pooled)), some.mask.shape[1]
-        tokens[here, :length], mask[here, :length], pooled[here] = some.tokens, some.mask, some.pooled
+        tokens[here, :length], mask[here, :length] = some.tokens.to(tokens.dtype), some.mask
     longest = max(1, int(mask.any(0).sum()))
     return FeatureSource(Features(tokens[:, :longest], mask[:, :longest], pooled))
 

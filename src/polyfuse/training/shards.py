@@ -105,9 +105,14 @@ def _mapped(path: Path, file: Any) -> Shard:
     return Shard(path, {key: file.get_tensor(key) for key in file.keys()}, seconds)  # noqa: SIM118
 
 
+def beyond_half(tokens: Tensor) -> bool:
+    """Tell whether some values lie beyond the range of half precision."""
+    return bool(tokens.numel() and tokens.abs().max() >= 6e4)
+
+
 def _half(tokens: Tensor) -> Tensor:
     """Return tokens as they are kept: half precision halves the disk; values beyond its range stay whole."""
-    return tokens.float() if tokens.numel() and tokens.abs().max() >= 6e4 else tokens.half()
+    return tokens.float() if beyond_half(tokens) else tokens.half()
 
 
 def _digests(tensor: Tensor) -> list[bytes]:

@@ -120,7 +120,7 @@ def test_every_augmentation_and_every_option_has_a_case() -> None:
 
 @pytest.mark.parametrize(("name", "options"), RUNS, ids=str)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_contract(name: str, options: dict[str, Any], data: st.DataObject, seed: int) -> None:
     column, cells = data.draw(cases(data.draw(st.sampled_from(sorted(AUGMENTATIONS[name].reads)))))
     others = [*cells, None] if column.type in ("number", "datetime", "category") else [None]

@@ -42,7 +42,7 @@ def assert_well_formed(column: Column, before: Any, after: Any) -> None:
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 @given(data=st.data(), severity=st.sampled_from(SEVERITIES), seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_contract(name: str, data: st.DataObject, severity: int, seed: int) -> None:
     column, cells = data.draw(cases(data.draw(st.sampled_from(sorted(CORRUPTIONS[name].reads)))))
     others = [*cells, None]
