@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,34 @@ def test_workers_share_a_socket_their_counters_and_a_key(
         found.process.send_signal(signal.SIGINT)
         assert found.process.wait(60) == 0
     assert [line["event"] for line in found.lines].count("worker died") == 1
+
+
+def computing(server: int) -> int:
+    """Return the process that computes for a server."""
+    tasks = Path(f"/proc/{server}/task").glob("*/children")
+    children = [int(child) for task in tasks for child in task.read_text().split()]
+    (found,) = [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return found
+
+
+def test_a_server_that_can_no_longer_compute_ends(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    with served(tmp_path / "run", "--threads", 1) as found:
+        os.kill(computing(found.process.pid), signal.SIGKILL)
+        assert httpx.post(f"{found.url}/predict", json={}, timeout=60).status_code in (200, 500)
+        assert httpx.post(f"{found.url}/predict", json={}, timeout=60).status_code == 200
+        shutil.rmtree(tmp_path / "run")
+        os.kill(computing(found.process.pid), signal.SIGKILL)
+        while found.process.poll() is None:
+            with suppress(httpx.HTTPError):
+                assert httpx.post(f"{found.url}/predict", json={}, timeout=60).status_code >= 500
+        assert found.process.wait(30) == 1
+    events = [line["event"] for line in found.lines]
+    assert events.count("computing died") == 2
+    assert "no Polyfuse artifact" in next(
+        line["reason"] for line in found.lines if line["event"] == "computing cannot begin"
+    )
+    assert events[-1] == "stopped"
 
 
 def test_calls_that_cannot_be_served(run: Path, several: pf.Predictor, tmp_path: Path) -> None:

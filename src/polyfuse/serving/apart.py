@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import threading
 import traceback
@@ -71,14 +72,19 @@ class _Failed:
 class Apart:
     """Stands for a predictor that another process reads and computes with; one thread at a time may ask it.
 
-    A process that dies is begun anew with the next question. What is known of the predictor is there once it is read:
-    who asks for it earlier waits.
+    A process that dies is begun anew with the next question; where it cannot be, this process is told to end, for
+    whoever looks after it to see. What is known of the predictor is there once it is read: who asks earlier waits.
 
     Args:
         run: the artifact.
         threads: that compute.
         logs: have a line of a process that died.
+
+    Attributes:
+        broken: whether a process that died could not be begun anew.
     """
+
+    broken = False
 
     def __init__(self, run: Path, threads: int, logs: Logs) -> None:
         # A link may lead elsewhere by the time that a process is begun anew.
@@ -163,7 +169,14 @@ class Apart:
         if not self._process.is_alive():
             self._logs.write("error", "computing died", exitcode=self._process.exitcode)
             self._begin()
-            self._received()  # what is known of it, as before
+            try:
+                self._received()  # what is known of it, as before
+            except PolyfuseError as error:
+                self.broken = True
+                self._logs.write("error", "computing cannot begin", reason=str(error))
+                os.kill(os.getpid(), signal.SIGTERM)
+                # Which is no client's fault, nor any of their business.
+                raise Crashed("the process that computes cannot be begun anew") from error
         try:
             self._link.send((what, rows.decoded(), len(rows), options))
         except OSError as error:

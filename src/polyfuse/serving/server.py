@@ -75,7 +75,7 @@ def work(run: Path, settings: Settings, listening: socket.socket) -> int:
         warm_up(app)
         _server(app, settings, logs).run([listening])
         logs.write("info", "stopped")
-        return 0
+        return int(predictor.broken)
 
 
 def _server(app: Any, settings: Settings, logs: Logs) -> Any:
