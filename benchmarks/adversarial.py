@@ -24,7 +24,8 @@ from polyfuse.core.types import Batch
 from polyfuse.data.reading import read_table
 from polyfuse.data.rows import read_rows
 from polyfuse.model import FusionModel
-from polyfuse.training.adversarial import REGULARISERS, AdversarialSettings, Adversary, Method, adversarial_loss
+from polyfuse.training.adversarial import Adversary, adversarial_loss
+from polyfuse.training.settings import REGULARISERS, AdversarialSettings, Method
 
 BUDGET = "linf:0.3"
 ENCODER = {"name": "convnet", "width": 16, "dropout": 0.0}

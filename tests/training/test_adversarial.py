@@ -23,8 +23,9 @@ from polyfuse.encoders.convnet import ConvnetEncoder
 from polyfuse.fusion import FUSIONS
 from polyfuse.heads import HEADS
 from polyfuse.model import FusionModel
-from polyfuse.training.adversarial import AdversarialSettings, Adversary, Method, adversarial_loss, cost_of_step
+from polyfuse.training.adversarial import Adversary, adversarial_loss, cost_of_step
 from polyfuse.training.checkpoints import Checkpoints
+from polyfuse.training.settings import AdversarialSettings, Method
 
 Find = Callable[[str], str]
 METHODS: list[Method] = ["pgd", "fgsm_rs", "nfgsm", "free", "trades", "mart"]

@@ -9,7 +9,7 @@ from polyfuse.core.contract import Encoder
 from polyfuse.core.errors import RecipeError, nearest
 from polyfuse.data.schema import Schema
 from polyfuse.recipe import Built, Recipe
-from polyfuse.training.adversarial import SHARE, AdversarialSettings
+from polyfuse.training.settings import SHARE, AdversarialSettings
 
 
 def with_budgets(recipe: Recipe, built: Built, schema: Schema) -> Recipe:

@@ -18,9 +18,8 @@ from polyfuse.fusion import FUSIONS
 from polyfuse.heads import HEADS
 from polyfuse.heads.several import check_weights, part_heads
 from polyfuse.recipe.component import Component
-from polyfuse.training.adversarial import AGREEING, AdversarialSettings
 from polyfuse.training.fairness import FairnessSettings
-from polyfuse.training.settings import TrainingSettings
+from polyfuse.training.settings import AGREEING, AdversarialSettings, TrainingSettings
 from polyfuse.tuning import TUNINGS
 
 # What an encoder reads alike from any column; of numbers and categories each column has its own statistics.

@@ -20,9 +20,8 @@ from polyfuse.heads import HEADS
 from polyfuse.learners import LEARNERS
 from polyfuse.recipe.description import DataSettings, Modality, Recipe, ScreenSettings
 from polyfuse.recipe.ways import WAYS
-from polyfuse.training.adversarial import AdversarialSettings
 from polyfuse.training.fairness import FairnessSettings
-from polyfuse.training.settings import TrainingSettings
+from polyfuse.training.settings import AdversarialSettings, TrainingSettings
 from polyfuse.tuning import TUNINGS
 
 MAX_BYTES = 8 << 20

@@ -7,10 +7,8 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -20,90 +18,16 @@ from polyfuse.attacks.gradient import PGDAttack
 from polyfuse.attacks.problem import Point, Problem
 from polyfuse.attacks.regions import Ball, Region
 from polyfuse.attacks.threat import Seam, Threat
-from polyfuse.core.options import Count, Share
 from polyfuse.core.types import Batch, Features, Inputs, Tensors
-from polyfuse.data.schema import Strict
 from polyfuse.model import FusionModel
+from polyfuse.training.settings import AGREEING, ONE_STEP, AdversarialSettings
 
-Method = Literal["pgd", "fgsm_rs", "nfgsm", "free", "trades", "mart", "freelb", "vat"]
-ONE_STEP = frozenset({"fgsm_rs", "nfgsm", "free"})
-REGULARISERS = frozenset({"freelb", "vat"})
-#: Let the answers at clean and changed inputs agree.
-AGREEING = frozenset({"trades", "mart", "vat"})
-SHARE = 0.05  # of the length of a text's embeddings, by which they are shifted when nothing is said
-_WEIGHTS: dict[str, float] = {"trades": 6.0, "mart": 5.0, "vat": 1.0}
 _SIZES: dict[str, float] = {"fgsm_rs": 1.25, "freelb": 0.5}
-_FEW = 3  # steps of freelb, each of which is a pass of the whole model
 _NEAR = 0.01  # of the radius: where vat asks for its direction; at the clean input it has none
 _WATCHED = PGDAttack(steps=10)
 _COLLAPSE = 0.2  # fall of the robust metric, from one epoch's best, that is taken for catastrophic overfitting
 _TURNS = 3  # of the trial that tells what a step costs
 _AFTERWARDS = 3  # steps of PGD with which training goes on then
-
-
-class AdversarialSettings(Strict):
-    """How a model is trained against an adversary who changes its inputs.
-
-    Attributes:
-        method: "pgd" (Madry et al. 2018); "fgsm_rs" from a random start (Wong et al. 2020) and "nfgsm" from noise twice
-            as wide as the region (de Jorge et al. 2022), both in one step; "free" uses each gradient twice, for the
-            weights and for the input, and replays each batch (Shafahi et al. 2019; a resumed run begins with unchanged
-            inputs again); "trades" (Zhang et al. 2019) and
-            "mart" (Wang et al. 2020) let the answers at clean and changed inputs agree, of a classification. In the
-            space of embeddings, where no text is: "freelb" (Zhu et al. 2020), the mean gradient over the steps of an
-            ascent, and "vat" (Miyato et al. 2017), answers that agree in the one direction in which they change most,
-            of a classification. They regularise; what edits of a text do is another matter.
-        budgets: by modality, what the adversary may change: "linf:8/255", or a mapping; the defaults when left out.
-        features: by modality whose encoder rests, how far the adversary may shift its Features, as a share of the
-            length of the pooled vector. No input does what is done there: a regulariser, not robustness of inputs.
-        embeddings: of freelb and vat: by modality whose text encoder is trained, how far the embeddings of all words
-            of a text together may be shifted, as a share of their length; 0.05 for each of them when left out.
-        steps: of the attack in pgd, trades and mart; replays of a batch in free and freelb; of freelb 3 if left out.
-        size: of a step, in radii; what suits the method when left out.
-        ramp: share of all updates in which the radii grow from 0: a model that knows nothing yet learns nothing from
-            what is changed as far as allowed.
-        weight: of robustness against clean accuracy. Of trades, mart and vat β, of the others the share of the loss
-            that changed inputs have; 6, 5, 1 and 1 when left out.
-        awp: γ of adversarial weight perturbation (Wu, Xia and Wang 2020): the gradient is taken where each matrix of
-            weights has gone γ of its own length to where the loss is higher, which flattens what is learned. 0 is off;
-            in the paper 0.01, or 0.005 with trades. One more pass forward and back. Of several processes each goes
-            where the loss of its own rows is higher.
-    """
-
-    method: Method = "nfgsm"
-    budgets: dict[str, str | dict[str, Any]] | None = None
-    features: dict[str, Annotated[float, Field(gt=0, le=10)]] | None = None
-    embeddings: dict[str, Annotated[float, Field(gt=0, le=10)]] | None = None
-    steps: Count = 7
-    size: Annotated[float, Field(gt=0, le=10)] | None = None
-    ramp: Share = 0.2
-    weight: Annotated[float, Field(ge=0, le=1000)] | None = None
-    awp: Share = 0.0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _few_steps(cls, given: Any) -> Any:
-        return {"steps": _FEW, **given} if isinstance(given, dict) and given.get("method") == "freelb" else given
-
-    @property
-    def replays(self) -> int:
-        """How often a batch is gone through."""
-        return self.steps if self.method in ("free", "freelb") else 1
-
-    @property
-    def gathers(self) -> bool:
-        """Whether the gradients of all replays of a batch make one update."""
-        return self.method == "freelb"
-
-    @property
-    def regularises(self) -> bool:
-        """Whether nothing resists for it, so that weights are kept by clean rows."""
-        return self.method in REGULARISERS
-
-    @property
-    def trade(self) -> float:
-        """The weight, or what stands for it."""
-        return _WEIGHTS.get(self.method, 1.0) if self.weight is None else self.weight
 
 
 @dataclass(eq=False)

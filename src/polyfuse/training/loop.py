@@ -25,14 +25,14 @@ from polyfuse.core.types import Batch, Inputs, Tensors
 from polyfuse.data.batches import Batches
 from polyfuse.metrics import METRICS, Metric
 from polyfuse.model import FusionModel
-from polyfuse.training.adversarial import AdversarialSettings, Adversary, cost_of_step
+from polyfuse.training.adversarial import Adversary, cost_of_step
 from polyfuse.training.chance import drawn_for, hidden, mix_of
 from polyfuse.training.checkpoints import Checkpoint, Checkpoints, random_states, set_random_states
 from polyfuse.training.fairness import FairObjective
 from polyfuse.training.noise import with_noise
 from polyfuse.training.optimization import make_optimizer, schedule, trained_parameters
 from polyfuse.training.parallel import Replica, Step, part_of, spread
-from polyfuse.training.settings import TrainingSettings
+from polyfuse.training.settings import AdversarialSettings, TrainingSettings
 
 Reason = Literal["all epochs done", "no better for a while", "time limit", "interrupted", "diverged"]
 Log = Callable[[dict[str, float], int], None]

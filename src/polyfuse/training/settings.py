@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from polyfuse.core.compute import Compute
 from polyfuse.core.errors import InputError
@@ -16,6 +16,14 @@ from polyfuse.data.schema import Strict
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
+Method = Literal["pgd", "fgsm_rs", "nfgsm", "free", "trades", "mart", "freelb", "vat"]
+ONE_STEP = frozenset({"fgsm_rs", "nfgsm", "free"})
+REGULARISERS = frozenset({"freelb", "vat"})
+#: Let the answers at clean and changed inputs agree.
+AGREEING = frozenset({"trades", "mart", "vat"})
+SHARE = 0.05  # of the length of a text's embeddings, by which they are shifted when nothing is said
+_WEIGHTS: dict[str, float] = {"trades": 6.0, "mart": 5.0, "vat": 1.0}
+_FEW = 3  # steps of freelb, each of which is a pass of the whole model
 
 
 def seconds(value: object) -> object:
@@ -138,3 +146,68 @@ def on_pretrained(settings: TrainingSettings, rows: int, metric: str) -> Trainin
     if settings.epochs == _DEFAULTS.epochs:
         changed["epochs"] = min(_DEFAULTS.epochs, max(2, round(_TUNED_ROWS / max(rows, 1))))
     return settings.model_copy(update=changed)
+
+
+class AdversarialSettings(Strict):
+    """How a model is trained against an adversary who changes its inputs.
+
+    Attributes:
+        method: "pgd" (Madry et al. 2018); "fgsm_rs" from a random start (Wong et al. 2020) and "nfgsm" from noise twice
+            as wide as the region (de Jorge et al. 2022), both in one step; "free" uses each gradient twice, for the
+            weights and for the input, and replays each batch (Shafahi et al. 2019; a resumed run begins with unchanged
+            inputs again); "trades" (Zhang et al. 2019) and
+            "mart" (Wang et al. 2020) let the answers at clean and changed inputs agree, of a classification. In the
+            space of embeddings, where no text is: "freelb" (Zhu et al. 2020), the mean gradient over the steps of an
+            ascent, and "vat" (Miyato et al. 2017), answers that agree in the one direction in which they change most,
+            of a classification. They regularise; what edits of a text do is another matter.
+        budgets: by modality, what the adversary may change: "linf:8/255", or a mapping; the defaults when left out.
+        features: by modality whose encoder rests, how far the adversary may shift its Features, as a share of the
+            length of the pooled vector. No input does what is done there: a regulariser, not robustness of inputs.
+        embeddings: of freelb and vat: by modality whose text encoder is trained, how far the embeddings of all words
+            of a text together may be shifted, as a share of their length; 0.05 for each of them when left out.
+        steps: of the attack in pgd, trades and mart; replays of a batch in free and freelb; of freelb 3 if left out.
+        size: of a step, in radii; what suits the method when left out.
+        ramp: share of all updates in which the radii grow from 0: a model that knows nothing yet learns nothing from
+            what is changed as far as allowed.
+        weight: of robustness against clean accuracy. Of trades, mart and vat β, of the others the share of the loss
+            that changed inputs have; 6, 5, 1 and 1 when left out.
+        awp: γ of adversarial weight perturbation (Wu, Xia and Wang 2020): the gradient is taken where each matrix of
+            weights has gone γ of its own length to where the loss is higher, which flattens what is learned. 0 is off;
+            in the paper 0.01, or 0.005 with trades. One more pass forward and back. Of several processes each goes
+            where the loss of its own rows is higher.
+    """
+
+    method: Method = "nfgsm"
+    budgets: dict[str, str | dict[str, Any]] | None = None
+    features: dict[str, Annotated[float, Field(gt=0, le=10)]] | None = None
+    embeddings: dict[str, Annotated[float, Field(gt=0, le=10)]] | None = None
+    steps: Count = 7
+    size: Annotated[float, Field(gt=0, le=10)] | None = None
+    ramp: Share = 0.2
+    weight: Annotated[float, Field(ge=0, le=1000)] | None = None
+    awp: Share = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_steps(cls, given: Any) -> Any:
+        return {"steps": _FEW, **given} if isinstance(given, dict) and given.get("method") == "freelb" else given
+
+    @property
+    def replays(self) -> int:
+        """How often a batch is gone through."""
+        return self.steps if self.method in ("free", "freelb") else 1
+
+    @property
+    def gathers(self) -> bool:
+        """Whether the gradients of all replays of a batch make one update."""
+        return self.method == "freelb"
+
+    @property
+    def regularises(self) -> bool:
+        """Whether nothing resists for it, so that weights are kept by clean rows."""
+        return self.method in REGULARISERS
+
+    @property
+    def trade(self) -> float:
+        """The weight, or what stands for it."""
+        return _WEIGHTS.get(self.method, 1.0) if self.weight is None else self.weight
