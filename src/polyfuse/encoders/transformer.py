@@ -116,13 +116,15 @@ class TransformerEncoder(PretrainedEncoder):
 
     def embedded(self, tensors: Tensors) -> Tensor:
         """Return the embeddings of words, before that of their places is added."""
-        embeddings: Tensor = self._words()(tensors["ids"])
+        embeddings: Tensor = self._words()[0](tensors["ids"])
         return embeddings
 
-    def _words(self) -> torch.nn.Module:
+    def _words(self) -> list[torch.nn.Module]:
+        """Return the embedding of words: of some models two modules with one weight, of which the second is called."""
         backbone: Any = self.backbone
-        words: torch.nn.Module = backbone.get_input_embeddings()
-        return words
+        weight = backbone.get_input_embeddings().weight
+        every = (module for module in self.backbone.modules() if isinstance(module, torch.nn.Embedding))
+        return [module for module in every if module.weight is weight]
 
     @contextmanager
     def _shifted(self, shift: Tensor | None) -> Iterator[None]:
@@ -130,12 +132,13 @@ class TransformerEncoder(PretrainedEncoder):
         if shift is None:
             yield
             return
-        # In this way places are counted from the ids, as ever.
-        hook = self._words().register_forward_hook(lambda _, __, found: found + shift)
+        # Not every model takes embeddings in the place of ids, and some count places from these.
+        hooks = [words.register_forward_hook(lambda _, __, found: found + shift) for words in self._words()]
         try:
             yield
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
 
     def examples(self) -> list[tuple[Any, ...]]:
         """Return a short text and a longer one."""

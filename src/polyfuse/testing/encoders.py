@@ -40,6 +40,7 @@ def check_encoder(encoder: Encoder | Callable[[], Encoder], values: Sequence[tup
     _check_padding(first, tensors, features)
     _check_gradients(first, tensors)
     _check_restored(first, rows, tensors)
+    _check_shifted(first, tensors, features)
     copy_state(first, second, "state_dict")
     same_features(encode(second, second.prepare(rows)), features, "a second encoder with the first one's state")
 
@@ -140,6 +141,19 @@ def _check_restored(encoder: Encoder, rows: Sequence[tuple[Any, ...] | None], te
                 same(again[key][: len(rows) - 1], altered[key][: len(rows) - 1], what, tolerance=2e-3)
             else:
                 assert again[key].equal(tensor), f"{what} is another"
+
+
+def _check_shifted(encoder: Encoder, tensors: Tensors, features: Features) -> None:
+    """Shift embeddings by nothing, and by something."""
+    with torch.no_grad():
+        embedded = encoder.embedded(tensors)
+    if embedded is None:
+        return
+    nothing = torch.zeros_like(embedded)
+    same_features(encode(encoder, {**tensors, "shift": nothing}), features, "embeddings shifted by nothing")
+    moved = encode(encoder, {**tensors, "shift": embedded.flip(2)})  # a constant would go with the first norm
+    here = features.mask.any(1)
+    assert not torch.allclose(moved.pooled[here], features.pooled[here]), "a shift of embeddings changes nothing"
 
 
 def _pick(features: Features, rows: Sequence[int]) -> Features:
