@@ -145,7 +145,7 @@ def _read_csv(path: Path, separator: str) -> pd.DataFrame:
     if not isinstance(frame.index, pd.RangeIndex):
         raise InputError(f"{path} is broken: its rows have more fields than the first line has names")
     for name in frame.columns[[pd.api.types.is_string_dtype(type) for type in frame.dtypes]]:
-        # Beside whole numbers of 2^63 and more pandas takes what is missing for text.
+        # Beside whole numbers of 2^63 and more pandas takes what is missing for text. Its list has no public name.
         if (missing := frame[name].isin(STR_NA_VALUES)).any():
             frame[name] = frame[name].mask(missing)
     return frame

@@ -185,8 +185,8 @@ def rows_with(cells: Mapping[tuple[str, int], Any], count: int, schema: Schema) 
         count: rows.
         schema: of the training table.
     """
-    empty = rows_of([{}] * count, schema, MediaFolder(Path()))
-    return empty.replaced(cells)
+    known = ReplacedCells(Cells({}, MediaFolder(Path()), schema), cells)
+    return Rows(known, schema, pd.RangeIndex(count), np.arange(count, dtype=np.int64), None)
 
 
 def joined(parts: Sequence[Rows]) -> Rows:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from polyfuse.serving.card import Card
 
 _KINDS = (ArtifactError, MissingExtra, InputError)  # that a caller tells apart
+_LOST = "the process that computes cannot be begun anew"
 _PATIENCE = 5.0  # seconds in which a process that has nothing left to do is to end
 
 
@@ -166,6 +167,8 @@ class Apart:
         return known
 
     def _asked(self, what: str, rows: Rows, **options: Any) -> Any:
+        if self.broken:  # what still waits is not to wait for another try
+            raise Crashed(_LOST)
         if not self._process.is_alive():
             self._logs.write("error", "computing died", exitcode=self._process.exitcode)
             self._begin()
@@ -176,7 +179,7 @@ class Apart:
                 self._logs.write("error", "computing cannot begin", reason=str(error))
                 os.kill(os.getpid(), signal.SIGTERM)
                 # Which is no client's fault, nor any of their business.
-                raise Crashed("the process that computes cannot be begun anew") from error
+                raise Crashed(_LOST) from error
         try:
             self._link.send((what, rows.decoded(), len(rows), options))
         except OSError as error:
