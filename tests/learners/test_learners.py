@@ -15,7 +15,7 @@ from polyfuse.data.schema import Target
 from polyfuse.learners import LEARNERS
 from polyfuse.learners.boosting import BoostingLearner
 from polyfuse.learners.learner import Cells, Design, Learner
-from polyfuse.learners.linear import LinearLearner
+from polyfuse.learners.linear import LinearLearner, side_by_side
 
 ROWS = 240
 BINARY = Target(name="y", task="classification", levels=["no", "yes"], frequencies=[0.5, 0.5])
@@ -138,8 +138,8 @@ def test_linear_is_the_minimum_of_its_penalised_loss() -> None:
     """The formula in the docstring, minimised by something else."""
     learner, design, answers = fitted("linear", BINARY, strength=2.0)
     assert isinstance(learner, LinearLearner)
-    blocks = learner._blocks(design)
-    x = np.hstack([block.toarray() for block in blocks.values()]).astype(np.float64)
+    blocks = {name: csr_matrix(block).toarray() for name, block in learner._blocks(design).items()}
+    x = np.hstack([*blocks.values()]).astype(np.float64)
     gains = np.concatenate([np.full(block.shape[1], learner._gains[name]) for name, block in blocks.items()])
 
     def objective(w: np.ndarray[Any, Any]) -> float:
@@ -151,14 +151,28 @@ def test_linear_is_the_minimum_of_its_penalised_loss() -> None:
     assert objective(found) <= best.fun * (1 + 1e-3)
     for name, block in blocks.items():
         if not name.startswith("words"):
-            np.testing.assert_allclose(np.asarray(block.toarray()).mean(0), 0, atol=1e-5)
-            assert np.square(block.toarray()).sum(1).mean() == pytest.approx(1, rel=0.15)
+            np.testing.assert_allclose(block.mean(0), 0, atol=1e-5)
+            assert np.square(block).sum(1).mean() == pytest.approx(1, rel=0.15)
+
+
+def test_blocks_of_many_rows_stand_side_by_side() -> None:
+    random = np.random.default_rng(0)
+    dense = random.normal(size=(9_001, 3)).astype(np.float32)
+    dense[::5] = 0
+    words = csr_matrix((random.random((9_001, 4)) < 0.2).astype(np.float32))
+    factors = [np.float32(0.5), np.float32(3)]
+    expected = np.hstack([dense * 0.5, words.toarray() * 3])
+    joined = side_by_side([dense, words], factors)
+    np.testing.assert_array_equal(joined.toarray(), expected)
+    assert joined.has_canonical_format
+    assert joined.dtype == np.float32
+    np.testing.assert_array_equal(side_by_side([dense, words.toarray()], factors), expected)
 
 
 def test_ridge_is_the_closed_form() -> None:
     learner, design, answers = fitted("linear", NUMBER, strength=3.0)
     assert isinstance(learner, LinearLearner)
-    x = np.hstack([b.toarray() * np.sqrt(learner._gains[n]) for n, b in learner._blocks(design).items()])
+    x = np.hstack([csr_matrix(b).toarray() * learner._gains[n] ** 0.5 for n, b in learner._blocks(design).items()])
     x = x.astype(np.float64)
     z = (answers - 50) / 10
     centred = x - x.mean(0)

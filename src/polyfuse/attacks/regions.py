@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
@@ -84,7 +85,7 @@ class Region(ABC):
         """Return that of some rows. chosen: positions (n,), or (rows,) bool."""
         parts: dict[str, Any] = {
             name: value[chosen]
-            for name, value in vars(self).items()
+            for name, value in ((field.name, getattr(self, field.name)) for field in fields(self))
             if isinstance(value, Tensor) and value.ndim and len(value) == len(self.clean)
         }
         return replace(self, **parts)
@@ -132,7 +133,7 @@ class Box(Region):
 
     def ascend(self, x: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
         """Return x + size r sign(g)."""
-        return x + spread(size, x) * self.radius * gradient.sign()
+        return torch.addcmul(x, spread(size, x) * self.radius, gradient.sign())
 
     def jump(self, x: Tensor, share: float, random: torch.Generator) -> Tensor:
         """Set a block to clean ± r, with one sign for each channel."""
@@ -141,8 +142,13 @@ class Box(Region):
 
     def project(self, x: Tensor) -> Tensor:
         """Cut off each entry."""
-        near = torch.minimum(torch.maximum(x, self.clean - self.radius), self.clean + self.radius)
-        return self._bounded(near)
+        least, greatest = self._ends
+        return x.clamp(least, greatest)
+
+    @cached_property
+    def _ends(self) -> tuple[Tensor, Tensor]:
+        """How low and how high each entry may go; found once, since each step of an attack asks."""
+        return self._bounded(self.clean - self.radius), self._bounded(self.clean + self.radius)
 
 
 @dataclass(frozen=True, eq=False)

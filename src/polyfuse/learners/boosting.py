@@ -122,7 +122,7 @@ class BoostingLearner(Learner):
             parts += [cells.numbers, cells.codes.astype(np.float32)]
         parts += list(design.vectors.values())
         parts += [np.asarray(words @ self._projections[name]) for name, words in design.words.items()]
-        return np.hstack(parts).astype(np.float32), categories
+        return np.hstack(parts, dtype=np.float32), categories
 
     def _reduce(self, words: Any) -> Array:
         """Return the projection (words, columns) onto the largest singular vectors."""
@@ -173,6 +173,7 @@ class BoostingLearner(Learner):
             "bagging_freq": 1,
             "lambda_l2": 1.0,
             "max_bin": _BINS,
+            "bin_construct_sample_cnt": _FEW_ROWS,  # in float64, with their numbers: all would be thrice the table
             "deterministic": True,
             "force_row_wise": True,
             "seed": 0,

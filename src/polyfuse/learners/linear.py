@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,16 +12,17 @@ from annotated_types import Gt
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from scipy.sparse import csr_matrix, hstack
+from scipy.sparse import csr_matrix, hstack, issparse
 
 from polyfuse.core.errors import ArtifactError
 from polyfuse.core.files import whole_file
 from polyfuse.data.schema import Target
-from polyfuse.learners.learner import Array, Cells, Design, Learner, columns_of, loss
+from polyfuse.learners.learner import Array, Design, Learner, columns_of, loss
 
 _GRID = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _START = 3  # where in the grid the search of a block's strength begins
 _DECIDING = 8_000  # rows that hyperparameters are chosen from, at most
+_CHUNK = 4_096  # rows that are made sparse at once
 
 
 class LinearLearner(Learner):
@@ -51,9 +53,10 @@ class LinearLearner(Learner):
     def choose(self, design: Design, answers: Array, held: Array, *, weights: Array | None = None) -> None:
         """Learn the scales, and choose the strength of each block on the held rows."""
         self._scales, self._gains = _scales(design), {}
-        some, held = _fewer(len(design), held)
-        learning = np.setdiff1d(some, held)
-        blocks = self._blocks(design)
+        some = _fewer(len(design))
+        answers, weights = answers[some], None if weights is None else weights[some]
+        held, learning = np.flatnonzero(np.isin(some, held)), np.flatnonzero(~np.isin(some, held))
+        blocks = self._blocks(design.rows(some))
         # The strength that a block needs is that of its content, so it does not depend on who asks for it.
         for name, block in blocks.items():
             self._gains[name] = _climb(self._trial(block, answers, learning, held, weights))
@@ -132,23 +135,20 @@ class LinearLearner(Learner):
         return probabilities
 
     def _blocks(self, design: Design) -> dict[str, Any]:
-        """Return each block, scaled, sparse."""
-        blocks = {}
-        for name, vectors in design.vectors.items():
-            absent = np.isnan(vectors).any(axis=1, keepdims=True)
-            centre, width = self._scales[f"features/{name}"]
-            scaled = np.where(absent, 0.0, (vectors - centre[:-1]) / width[:-1])
-            blocks[f"features/{name}"] = csr_matrix(np.hstack([scaled, (absent - centre[-1]) / width[-1]]))
-        for name, cells in design.cells.items():
-            centre, width = self._scales[f"cells/{name}"]
-            blocks[f"cells/{name}"] = csr_matrix((_plain(cells) - centre) / width)
-        for name, words in design.words.items():
-            blocks[f"words/{name}"] = words
-        return blocks
+        """Return each block, scaled; that of words is sparse."""
+        blocks: dict[str, Any] = {}
+        for name, block in _dense(design):
+            centre, width = self._scales[name]
+            block -= centre
+            block /= width
+            np.nan_to_num(block, copy=False)
+            blocks[name] = block
+        return blocks | {f"words/{name}": words for name, words in design.words.items()}
 
-    def _joined(self, blocks: dict[str, Any]) -> Any:
-        scaled = [block * np.sqrt(self._gains[name]) for name, block in blocks.items()]
-        return hstack(scaled, format="csr") if len(scaled) > 1 else scaled[0]
+    def _joined(self, blocks: Mapping[str, Any]) -> Any:
+        """Return all blocks side by side, each as strong as it was found to do best."""
+        strengths = [np.float32(np.sqrt(self._gains[name])) for name in blocks]
+        return side_by_side([*blocks.values()], strengths)
 
     def _trial(
         self, block: Any, answers: Array, learning: Array, held: Array, weights: Array | None
@@ -205,41 +205,62 @@ def _sigmoid(eta: Array) -> Array:
     return np.asarray(0.5 * (1 + np.tanh(eta / 2)))
 
 
-def _plain(cells: Cells) -> NDArray[np.float64]:
-    """Return numbers (0 where missing), whether each is missing, and each category's codes as 0/1."""
-    missing = np.isnan(cells.numbers)
-    parts = [np.where(missing, 0.0, cells.numbers), missing.astype(np.float64)]
-    parts += [np.eye(levels)[cells.codes[:, i]] for i, levels in enumerate(cells.levels)]
-    return np.hstack(parts)
+def _dense(design: Design) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield each block but those of words (rows, columns): what stands in it is the caller's to change.
+
+    Of pooled Features also whether they are absent, where they are nan; of a table's columns the numbers, 0 where they
+    are missing, whether they are, and each category's codes as 0/1.
+    """
+    for name, vectors in design.vectors.items():
+        block = np.empty((len(vectors), vectors.shape[1] + 1), dtype=np.float32)
+        block[:, :-1], block[:, -1] = vectors, np.isnan(vectors).any(axis=1)
+        yield f"features/{name}", block
+    for name, cells in design.cells.items():
+        missing = np.isnan(cells.numbers)
+        parts = [np.where(missing, np.float32(0), cells.numbers), missing.astype(np.float32)]
+        parts += [np.eye(levels, dtype=np.float32)[cells.codes[:, i]] for i, levels in enumerate(cells.levels)]
+        yield f"cells/{name}", np.hstack(parts)
 
 
 def _scales(design: Design) -> dict[str, tuple[Array, Array]]:
     """Return centre and width of each column, such that a block's rows have a mean squared length of 1."""
-    raw: dict[str, Array] = {}
-    for name, vectors in design.vectors.items():
-        raw[f"features/{name}"] = np.hstack([vectors, np.isnan(vectors).any(axis=1, keepdims=True)])
-    for name, cells in design.cells.items():
-        raw[f"cells/{name}"] = _plain(cells)
-    found = {}
-    for name, block in raw.items():
-        known = np.isfinite(block)
-        count = np.maximum(known.sum(axis=0), 1)
-        centre = np.where(known, block, 0.0).sum(axis=0, dtype=np.float64) / count
-        spread = np.sqrt((np.where(known, block - centre, 0.0) ** 2).sum(axis=0, dtype=np.float64) / count)
+    found: dict[str, tuple[Array, Array]] = {}
+    for name, block in _dense(design):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # where a modality is absent in every row
+            centre, spread = np.nanmean(block, axis=0, dtype=np.float64), np.nanstd(block, axis=0, dtype=np.float64)
         moving = spread > 1e-6
         # A column that does not vary tells nothing: infinitely wide, it is 0 everywhere.
         width = np.where(moving, spread, np.inf) * np.sqrt(max(1, moving.sum()))
-        found[name] = centre.astype(np.float32), width.astype(np.float32)
+        found[name] = np.asarray(np.nan_to_num(centre), dtype=np.float32), width.astype(np.float32)
     return found
 
 
-def _fewer(rows: int, held: Array) -> tuple[Array, Array]:
-    """Return the rows that take part in a choice, and those of them that decide."""
-    every = np.arange(rows)
+def side_by_side(blocks: Sequence[Any], factors: Sequence[np.float32]) -> Any:
+    """Return blocks (rows, …), multiplied, as one matrix: dense where all are, else sparse.
+
+    It is written where it stays: of many rows, `scipy.sparse.hstack` needs three times what it returns.
+    """
+    rows, width = blocks[0].shape[0], sum(block.shape[1] for block in blocks)
+    if not any(issparse(block) for block in blocks):
+        return np.hstack([block * factor for block, factor in zip(blocks, factors, strict=True)])
+    most = sum(block.nnz if issparse(block) else block.size for block in blocks)
+    values, columns = np.empty(most, dtype=np.float32), np.empty(most, dtype=np.int32)
+    ends = np.zeros(rows + 1, dtype=np.int64 if most > np.iinfo(np.int32).max else np.int32)
+    for start in range(0, rows, _CHUNK):
+        parts = zip((block[start : start + _CHUNK] for block in blocks), factors, strict=True)
+        some = hstack([csr_matrix(part) * factor for part, factor in parts], format="csr")
+        first, last = ends[start], ends[start] + some.nnz
+        values[first:last], columns[first:last] = some.data, some.indices
+        ends[start + 1 : start + 1 + some.shape[0]] = first + some.indptr[1:]
+    return csr_matrix((values[: ends[-1]], columns[: ends[-1]], ends), shape=(rows, width))
+
+
+def _fewer(rows: int) -> Array:
+    """Return the rows that take part in a choice."""
     if rows <= _DECIDING:
-        return every, held
-    some = np.sort(np.random.default_rng(0).permutation(rows)[:_DECIDING])
-    return some, np.intersect1d(some, held)
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(0).permutation(rows)[:_DECIDING])
 
 
 def _climb(trial: Callable[[float], float]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -54,16 +55,16 @@ class WordStatistics:
 
     def transform(self, texts: Sequence[str | None]) -> Any:
         """Return a sparse matrix (texts, words) float32; a text that is absent, or has no known word, is a row of 0."""
-        ends, places, values = [0], list[int](), list[float]()
+        ends, places, values = [0], array("i"), array("f")
         for text in texts:
             found = Counter(self._places[word] for word in _words(text) if word in self._places)
             some = sorted(found)
             weighed = np.array([(1 + math.log(found[place])) * self._idf[place] for place in some])
-            places += some
-            values += (weighed / max(float(np.linalg.norm(weighed)), 1e-12)).tolist()
+            places.extend(some)
+            values.extend(weighed / max(float(np.linalg.norm(weighed)), 1e-12))
             ends.append(len(places))
         shape = (len(texts), len(self._places))
-        return csr_matrix((np.array(values, dtype=np.float32), np.array(places), np.array(ends)), shape=shape)
+        return csr_matrix((np.asarray(values), np.asarray(places), np.array(ends)), shape=shape)
 
     def save(self, path: Path) -> None:
         """Write words and weights as JSON."""

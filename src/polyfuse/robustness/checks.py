@@ -7,7 +7,7 @@ wrong where a defence looks better than it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -127,7 +127,7 @@ def _by(factor: float) -> Callable[[Region], Region]:
 
     def change(region: Region) -> Region:
         if isinstance(region, Box | Ball):
-            return type(region)(**{**vars(region), "radius": region.radius * factor})
+            return replace(region, radius=region.radius * factor)
         return region
 
     return change

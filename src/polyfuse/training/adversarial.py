@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -57,12 +58,15 @@ class Adversary:
             number: of the batch, from which the random numbers follow.
             batches: of the whole training.
         """
-        random = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
-        factor = self._grown(number, batches)
-        with _still(self.model):
-            problem = self.problem(batch, factor)
-            x = self._found(problem, random, number)
-        if self.settings.method in ("free", "freelb"):
+        problem = self.problem(batch, self._grown(number, batches))
+        method = self.settings.method
+        if method == "free" or (method == "freelb" and number % self.settings.replays):
+            x = self._carry(problem)
+        else:
+            random = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
+            with _still(self.model):
+                x = self._found(problem, random)
+        if method in ("free", "freelb"):
             self._problem = problem
             x = self._leaves = {name: value.requires_grad_() for name, value in x.items()}
         return with_seams(self.model, batch.inputs, x)
@@ -140,13 +144,16 @@ class Adversary:
             regions[name] = Ball(some.pooled, here, -end, end, 0, radius)
         if self.settings.regularises:
             regions |= self._around_embeddings(batch, factor)
-        known: dict[str, Features | Tensors] = dict(batch.inputs)
-        with torch.no_grad():
-            for name in set(model.modalities) - set(regions):
-                known[name] = model.encode_one(name, batch.inputs[name], batch.present)
+
+        @cache
+        def known() -> Mapping[str, Features | Tensors]:
+            with torch.no_grad():
+                others = set(model.modalities) - set(regions)
+                found = {name: model.encode_one(name, batch.inputs[name], batch.present) for name in others}
+            return {**batch.inputs, **found}
 
         def outputs(x: Mapping[str, Tensor], numbers: Tensor) -> Tensor:
-            some = {name: _rows(value, numbers) for name, value in known.items()}
+            some = {name: _rows(value, numbers) for name, value in known().items()}
             output: Tensor = model(with_seams(model, some, x), batch.present[numbers])
             return output
 
@@ -182,7 +189,7 @@ class Adversary:
         for name, share in (self.settings.embeddings or {}).items():
             tensors = batch.inputs[name]
             assert not isinstance(tensors, Features)
-            with torch.no_grad():
+            with _still(self.model), torch.no_grad():
                 found = self.model.encoder(name).embedded(tensors)
             assert found is not None
             there = tensors["mask"] & batch.present[:, self.model.modalities.index(name), None]
@@ -192,11 +199,9 @@ class Adversary:
             regions[name] = Ball(torch.zeros_like(found), free, -end, end, 0, radius)
         return regions
 
-    def _found(self, problem: Problem, random: torch.Generator, number: int) -> Point:
+    def _found(self, problem: Problem, random: torch.Generator) -> Point:
         """Search as the method does."""
         method, size = self.settings.method, self.settings.size
-        if method == "free" or (method == "freelb" and number % self.settings.replays):
-            return self._carry(problem)
         if method == "freelb":
             return problem.start(random)
         if method in ("pgd", "trades", "mart"):
@@ -226,12 +231,11 @@ class Adversary:
         """Return the inputs with what was added to the batch before, as far as rows go."""
         x = {}
         for name, clean in problem.clean.items():
-            added = torch.zeros_like(clean)
+            x[name] = clean.clone()
             before = self._carried.get(name)
             if before is not None and before.shape[1:] == clean.shape[1:]:
                 rows = min(len(before), len(clean))
-                added[:rows] = before[:rows]
-            x[name] = clean + added
+                x[name][:rows] += before[:rows]
         return problem.project(x)
 
 
