@@ -97,7 +97,7 @@ def _kind(cell: Any) -> str:
         return "text"
     if isinstance(cell, bool | np.bool_):
         return "boolean"
-    if isinstance(cell, Real | Decimal | datetime.timedelta | np.timedelta64):
+    if isinstance(cell, float | Real | Decimal | datetime.timedelta | np.timedelta64):
         return "number"
     if isinstance(cell, datetime.date | np.datetime64):
         return "datetime"
