@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from polyfuse.core.threads import wait_briefly
 from polyfuse.core.version import __version__
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ _PUBLIC = {
     "Recipe": "polyfuse.recipe",
     "Report": "polyfuse.evaluation.report",
 }
+
+wait_briefly()
 
 __all__ = ["Predictor", "Recipe", "Report", "__version__", "check", "load"]
 
