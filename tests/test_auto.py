@@ -200,10 +200,30 @@ def test_noise_beside_a_table_costs_nothing() -> None:
     settings = {"training": {"epochs": 2}, "fusion": {**FEW, "candidates": ["alone", "linear", "boosting", "concat"]}}
     predictor = pf.Predictor("y", **settings).fit(table[:150], progress=False)
     alone = pf.Predictor("y", modalities={"table": {"columns": ["size"]}}, **settings).fit(table[:150], progress=False)
-    scores = [roc_auc_score(table["y"][150:], p.predict_proba(table[150:])[1]) for p in (predictor, alone)]
-    assert scores[0] > scores[1] - 0.03
-    lines = {line["candidate"]: line for line in predictor.metrics["comparison"]["candidates"]}
-    assert {"linear (image)", "boosting (table)", "linear (table)", "concat (table)"} <= set(lines)
+    # What the table says is chosen by folds over all rows, as if there were no images.
+    np.testing.assert_allclose(predictor.predict_proba(table[150:]), alone.predict_proba(table[150:]), atol=1e-5)
+    found = predictor.metrics["comparison"]
+    assert "to read image too is no better" in found["reason"]
+    assert {line["candidate"]: line["rows"] for line in found["candidates"] if line["folds"]} == {
+        **{"boosting (table)": 150, "linear (table)": 150, "concat (table)": 50},
+        **dict.fromkeys(("linear (image)", "linear", "boosting", "concat"), 22),
+    }
+    assert sum(line["weight"] for line in found["candidates"] if line["rows"] == 150) == 1
+
+
+def test_what_rests_is_compared_together_too_where_something_learns(text: dict[str, Any]) -> None:
+    rng = np.random.default_rng(0)
+    table = notes(120)
+    table["photo"] = [rng.integers(0, 255, (8, 8), dtype=np.uint8) for _ in range(len(table))]
+    encoder = {"name": "convnet", "width": 8}
+    modalities = {**text, "image": {"columns": ["photo"], "encoder": encoder}}
+    fusion = {"name": "auto", "candidates": ["alone", "linear"], "folds": 2}
+    predictor = pf.Predictor("label", modalities=modalities, fusion=fusion, training={"epochs": 1})
+    found = predictor.fit(table, progress=False).metrics["comparison"]
+    lines = {line["candidate"]: line for line in found["candidates"]}
+    assert lines["linear (text, table)"]["rows"] == 120
+    assert lines["linear (text, table)"]["weight"] > 0.5
+    assert lines["linear"]["rows"] == lines["linear (image)"]["rows"] == 18
 
 
 def test_encoders_that_start_at_random_are_learned_first(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from polyfuse.data.reading import read_table
 from polyfuse.data.rows import Rows, read_rows
 from polyfuse.fitting import screens
 from polyfuse.screening import Screen, Trace, check_room, damaged, screened
-from polyfuse.screening.fitting import _regression, _statistics, threshold_of
+from polyfuse.screening.fitting import _regression, _statistics, fit_screen, threshold_of
 from polyfuse.screening.screen import Shape, Space
 
 CPU = torch.device("cpu")
@@ -275,6 +276,27 @@ def test_the_threshold_comes_from_rows_that_nothing_has_learned_from(
     pf.Predictor("y", **settings).fit(table(200), validation=table(60, seed=1), progress=False)
     assert len(given["learned"]) == 200
     assert len(given["apart"]) == 60
+
+
+def test_a_screen_takes_as_many_rows_as_there_is_time_for(fused: pf.Predictor) -> None:
+    learned, apart = rows_of(fused, table(300)), rows_of(fused, table(60, seed=1))
+
+    def made(seconds: float) -> tuple[int, int]:
+        options: dict[str, Any] = {"rate": 0.1, "neighbours": 3, "deadline": time.monotonic() + seconds}
+        screen = fit_screen(fused.model, learned, apart, CPU, **options)
+        return screen.rows, max(len(space.bank) for space in screen.spaces if isinstance(space, Space))
+
+    assert made(600) == (60, 200)
+    assert made(-1) == (9, 24)
+
+
+def test_a_time_limit_holds_the_screen_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[float] = []
+    monkeypatch.setattr(screens, "fit_screen", lambda *rows, deadline, **options: ends.append(deadline))
+    limited = {**SETTINGS["training"], "time_limit": 100}
+    begun = time.monotonic()
+    pf.Predictor("y", **{**SETTINGS, "training": limited}, fusion="concat", screen=True).fit(table(200), progress=False)
+    assert ends == [pytest.approx(begun + 100, abs=5)]
 
 
 def test_a_model_that_exists_gets_a_screen(tmp_path: Any) -> None:

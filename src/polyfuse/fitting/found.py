@@ -34,9 +34,9 @@ from polyfuse.recipe.building import (
 )
 from polyfuse.recipe.component import Component
 from polyfuse.recipe.ways import AutoWay, EnsembleWay, MemberSpec
-from polyfuse.search.candidates import candidates
+from polyfuse.search.candidates import candidates, joined
 from polyfuse.search.comparison import Comparison
-from polyfuse.search.finding import Found, find, mixed
+from polyfuse.search.finding import Floor, Found, find, mixed
 from polyfuse.search.material import Material
 from polyfuse.training.settings import on_pretrained
 from polyfuse.tuning import TUNINGS
@@ -44,6 +44,8 @@ from polyfuse.tuning import TUNINGS
 #: What models that are trained as a whole begin with.
 BASE = "concat"
 _LEAST_SECONDS = 20.0
+_SHARE_OF_REST = 0.6  # of the time that is left, for all that is compared
+_SHARE_OF_FLOOR = 0.5  # of the time of a comparison, on top of it
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,12 @@ def fit_found(job: Job, *, aside: bool = False) -> Fitted | None:
     job = in_time(job, seconds)
     alone = replace(job, other=None)
     whole, recipe = _learn(alone, encoders)
+    if whole is not None:
+        settings = replace(settings, specs=settings.specs + joined(_resting(encoders), settings.specs, schema))
     comparison = _comparison(job, recipe, encoders, settings)
     folds = [job.halves] if whole is not None or aside else _folds(job, settings.way)
-    found, base = _find(job, comparison, settings, folds)
+    floor = _floor(job, comparison, settings, encoders, whole) if whole is not None else None
+    found, base = _find(job, comparison, settings, folds, floor)
     tuned = _tuned(recipe, encoders)
     wholes = []
     if settings.given:
@@ -103,7 +108,7 @@ def fit_found(job: Job, *, aside: bool = False) -> Fitted | None:
         wholes, recipe = [(spec, whole)], recipe.model_copy(update={"augmentation": used.augmentation})
     if found is None:
         return None
-    for spec, made in wholes:
+    for spec, made in wholes if not found.floored else ():
         member = _member(recipe, spec, made, tuned)
         found = mixed(found, spec, member, made.scores, made.held, comparison, given=settings.given)
     built, recipe = _ended(found, [made for _, made in wholes], recipe, encoders)
@@ -163,12 +168,25 @@ def _comparison(job: Job, recipe: Recipe, encoders: Encoders, settings: Settings
     bank.to(device)
     sources, seconds = _encode(job, bank, settings)
     material = Material(job.rows, bank, pooled_sources(bank, job.rows, sources, device, job.progress), sources, device)
-    allowed = min(settings.way.seconds or max(_LEAST_SECONDS, seconds / 2), 0.6 * job.remaining())
+    most = _SHARE_OF_REST / (1 + (_SHARE_OF_FLOOR if _learned(encoders) else 0)) * job.remaining()
+    allowed = min(settings.way.seconds or max(_LEAST_SECONDS, seconds / 2), most)
     return Comparison(material, recipe, job.metric, job.accelerator, time.monotonic() + allowed)
 
 
+def _floor(job: Job, comparison: Comparison, settings: Settings, encoders: Encoders, whole: Whole) -> Floor | None:
+    """Return what whatever has learned from the rows is to be better than; None where all has."""
+    resting = _resting(encoders)
+    specs = [spec for spec in settings.specs if spec.modalities is not None and set(spec.modalities) <= set(resting)]
+    if not specs:
+        return None
+    end = comparison.deadline + _SHARE_OF_FLOOR * (comparison.deadline - time.monotonic())
+    again = replace(comparison, deadline=end, entries=[])
+    order = np.argsort(whole.held)
+    return Floor(again, specs, _folds(job, settings.way), _learned(encoders), whole.scores[order])
+
+
 def _find(
-    job: Job, comparison: Comparison, settings: Settings, folds: list[tuple[Array, Array]]
+    job: Job, comparison: Comparison, settings: Settings, folds: list[tuple[Array, Array]], floor: Floor | None
 ) -> tuple[Found | None, Component | None]:
     """Return what the first process finds, None in the others, and the best fusion in all of them."""
     found = None
@@ -181,6 +199,7 @@ def _find(
                 ensemble=settings.way.ensemble,
                 progress=job.progress,
                 given=settings.given,
+                floor=floor,
             )
     with interruptible(lambda: None):  # the first process ends early, and says so to those that wait
         return found, processes.agreed(found.base if found is not None else None)
@@ -243,11 +262,7 @@ def _tuned(recipe: Recipe, encoders: Encoders) -> list[str]:
 
 def _learn(job: Job, encoders: Encoders) -> tuple[Whole | None, Recipe]:
     """Train the encoders that start at random, if there are any, and put them in the place of the fresh ones."""
-    learned = [
-        name
-        for name, encoder in encoders.by_modality.items()
-        if encoder.backbone is None and not is_table(encoder) and any(True for _ in encoder.parameters())
-    ]
+    learned = _learned(encoders)
     if not learned:
         return None, job.plan.recipe
     based = job.plan.recipe.model_copy(update={"fusion": Component(name=BASE)})
@@ -255,6 +270,21 @@ def _learn(job: Job, encoders: Encoders) -> tuple[Whole | None, Recipe]:
     for name in learned:
         encoders.by_modality[name] = whole.built.model.encoder(name).requires_grad_(False)
     return whole, job.plan.recipe.model_copy(update={"augmentation": used.augmentation})
+
+
+def _learned(encoders: Encoders) -> list[str]:
+    """Name the modalities whose encoder starts at random, and learns from the rows before it rests."""
+    return [
+        name
+        for name, encoder in encoders.by_modality.items()
+        if encoder.backbone is None and not is_table(encoder) and any(True for _ in encoder.parameters())
+    ]
+
+
+def _resting(encoders: Encoders) -> list[str]:
+    """Name the others: tables, and those whose encoder is pretrained."""
+    learned = _learned(encoders)
+    return [name for name in encoders.by_modality if name not in learned]
 
 
 def _encode(job: Job, bank: Ensemble, settings: Settings) -> tuple[dict[str, Source], float]:

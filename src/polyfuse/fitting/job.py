@@ -29,6 +29,8 @@ from polyfuse.training.cache import FeatureCache
 from polyfuse.training.checkpoints import Checkpoints
 from polyfuse.training.loop import Log
 
+_FOR_SCREEN = 0.15  # of a time limit
+
 
 @dataclass(frozen=True)
 class Job:
@@ -94,10 +96,16 @@ class Job:
         )
 
     @property
-    def deadline(self) -> float:
-        """time.monotonic() at which the work is to be done."""
+    def end(self) -> float:
+        """time.monotonic() at which all is to be done."""
         limit = self.plan.recipe.training.time_limit
         return math.inf if limit is None else self.begun + limit
+
+    @property
+    def deadline(self) -> float:
+        """time.monotonic() at which the model is to be there; what comes then takes its time after it."""
+        limit = self.plan.recipe.training.time_limit
+        return self.end if limit is None or self.plan.recipe.screen is None else self.end - _FOR_SCREEN * limit
 
     def remaining(self) -> float:
         """Return the seconds that are left."""

@@ -50,5 +50,6 @@ def with_screen(job: Job, fitted: Fitted) -> Fitted:
         seed=job.plan.recipe.training.seed,
         sources=lambda rows: cached_sources(fitted.built, rows, job.cache, device, job.progress),
         progress=job.progress,
+        deadline=job.end,
     )
     return replace(fitted, screen=screen)

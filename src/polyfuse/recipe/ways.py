@@ -51,7 +51,9 @@ class AutoWay:
 
     Compared are every fusion, a `linear` and a `boosting` learner, each modality `alone` (a table by both learners and
     a concatenation), and the statistics of a text's `words` alone. The best comes out, or an ensemble of several
-    (Caruana et al. 2004) where that is better beyond chance.
+    (Caruana et al. 2004) where that is better beyond chance. Where an encoder has to learn from the rows first, all
+    are compared on the rows kept aside; unless one that reads such an encoder is better there by a standard error, the
+    others are chosen from by folds over all rows, and it is not read at all.
 
     Args:
         candidates: what is compared, by these names; everything when left out.

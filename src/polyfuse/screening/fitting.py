@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -31,6 +32,7 @@ SourcesOf: TypeAlias = Callable[[Rows], Mapping[str, Source]]
 MOST = 2_000  # rows of a bank, and rows that a threshold is taken from
 _COMPARED = 1_000  # rows that are compared with damaged ones
 _LEAST = 12  # rows to learn from
+_PROBED = 32  # rows that tell how long one takes
 _RIDGE = 1e-2
 _SEVERITIES = (3, 4, 5)
 
@@ -42,11 +44,10 @@ def check_room(apart: int, rate: float) -> None:
         InputError: they are too few.
     """
     if _place(apart, rate) > apart:
-        needed = math.ceil(1 / rate - 1e-9) - 1
         raise InputError(
             f"screen: a false positive rate of {rate:g} is asked for, and {apart} rows are kept apart: that needs"
-            f" {needed} of them; give more rows, keep a greater share apart (data.validation_share), or ask for a rate"
-            f" of at least {1 / (apart + 1):.2g}"
+            f" {_needed(rate)} of them; give more rows, keep a greater share apart (data.validation_share), or ask for"
+            f" a rate of at least {1 / (apart + 1):.2g}"
         )
 
 
@@ -69,6 +70,7 @@ def fit_screen(
     seed: int = 0,
     sources: SourcesOf | None = None,
     progress: Progress | None = None,
+    deadline: float = math.inf,
 ) -> Screen:
     """Fit a screen.
 
@@ -86,6 +88,8 @@ def fit_screen(
         seed: of all random numbers.
         sources: where inputs of ordinary rows come from, if not from their values.
         progress: shows how far it is.
+        deadline: time.monotonic() at which it is to be there: of all rows as many are used as there is time for, by
+            what a few of them take, and no fewer than it needs.
 
     Raises:
         InputError: there are too few rows, or the task is none that can be screened.
@@ -96,6 +100,7 @@ def fit_screen(
     check_room(len(apart), rate)
     if len(learned) < _LEAST:
         raise InputError(f"screen: {len(learned)} rows to learn from, and it needs {_LEAST}; give more rows")
+    learned, apart = _in_time(model, learned, apart, device, rate, deadline)
     cut = min(MOST, 2 * len(learned) // 3)
     known, compared = (learned.subset(range(*ends)) for ends in ((0, cut), (cut, min(cut + _COMPARED, len(learned)))))
     with (progress or Silent()).bar("Screening", 4) as bar:
@@ -120,6 +125,28 @@ def fit_screen(
         screen.threshold.copy_(torch.as_tensor(threshold_of(logits.numpy(), rate)))
         bar.advance(1)
     return screen
+
+
+def _in_time(
+    model: Model, learned: Rows, apart: Rows, device: torch.device, rate: float, deadline: float
+) -> tuple[Rows, Rows]:
+    """Return as many of some rows, in an order drawn at random, as there is time to ask the model about."""
+    if deadline == math.inf:
+        return learned, apart
+    some = learned.subset(range(min(_PROBED, len(learned))))
+    seconds = []
+    for _ in range(2):  # the first time, kernels are compiled
+        begun = time.monotonic()
+        run(model, some, device, lambda *of: Trace.of(model, *of).disagreement, torch.zeros(()))
+        seconds.append((time.monotonic() - begun) / len(some))
+    asked = len(learned) + len(apart) + min(_COMPARED, len(learned) // 3)  # what is compared is asked damaged too
+    share = min(1.0, (deadline - time.monotonic()) / max(min(seconds) * asked, 1e-9))
+    fewest = min(len(learned), 3 * _LEAST), _needed(rate)
+    compared, kept = (
+        rows.subset(range(max(least, round(share * len(rows)))))
+        for rows, least in zip((learned, apart), fewest, strict=True)
+    )
+    return compared, kept
 
 
 def fit_halves(model: Model, rows: Rows, device: torch.device, **options: Any) -> Screen:
@@ -172,6 +199,11 @@ def damaged(rows: Rows, seed: int) -> tuple[Rows, NDArray[np.bool_]]:
 def _place(rows: int, rate: float) -> int:
     """Return which of some logits in order is the threshold, from 1; beyond the last where they are too few."""
     return math.ceil((rows + 1) * (1 - rate) - 1e-9)
+
+
+def _needed(rate: float) -> int:
+    """Return how many rows kept apart a rate needs at least."""
+    return math.ceil(1 / rate - 1e-9) - 1
 
 
 def _present(rows: Rows) -> Rows:

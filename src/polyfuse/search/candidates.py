@@ -85,6 +85,14 @@ def candidates(chosen: Collection[str] | None, schema: Schema, encoders: Mapping
     return found
 
 
+def joined(modalities: Sequence[str], specs: Sequence[MemberSpec], schema: Schema) -> list[MemberSpec]:
+    """Return the learners among some candidates again, as they read some modalities together and not the others."""
+    if not 1 < len(modalities) < len(schema.modalities):
+        return []
+    learners = [spec.combine.name for spec in specs if spec.combine.name in LEARNERS and spec.modalities is None]
+    return [_spec(name, list(modalities), None, schema) for name in learners]
+
+
 def label(spec: MemberSpec, schema: Schema) -> str:
     """Say what a candidate is."""
     return member_name(spec, schema)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,6 +40,7 @@ class Found:
         reason: why this one, in one sentence.
         members: of the model, with what each is: what another may be mixed with.
         base: the best fusion, None where none was measured.
+        floored: whether the floor was chosen: what has learned from the rows is no better, the whole model included.
     """
 
     model: Model
@@ -50,6 +51,30 @@ class Found:
     reason: str
     members: list[tuple[MemberSpec, Member]]
     base: Component | None
+    floored: bool = False
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What reads nothing that has learned from the rows: it can be compared by folds over all of them.
+
+    The rest is compared on the rows kept aside, which are few. Where it is no better there than what stands here, by
+    more than one standard error, the choice is made here, by many more rows (one-standard-error rule, Breiman et al.
+    1984): so a modality that says nothing does no harm.
+
+    Attributes:
+        comparison: not begun yet.
+        specs: the candidates, all of which are compared on the rows kept aside too.
+        folds: positions to learn from, positions to measure on.
+        learned: the modalities whose encoder has learned from the rows.
+        scores: of the rows kept aside, by the model that was trained as a whole.
+    """
+
+    comparison: Comparison
+    specs: Sequence[MemberSpec]
+    folds: Sequence[tuple[Array, Array]]
+    learned: Sequence[str]
+    scores: Array
 
 
 @dataclass(frozen=True)
@@ -79,6 +104,7 @@ def find(
     ensemble: bool,
     progress: Progress,
     given: bool = False,
+    floor: Floor | None = None,
 ) -> Found:
     """Compare candidates, choose, and fit what was chosen on all rows.
 
@@ -89,10 +115,43 @@ def find(
         ensemble: whether several may be averaged.
         progress: shows the table as it grows.
         given: whether all candidates are wanted, with the weights that they have, and nothing is chosen.
+        floor: what some have to be better than.
     """
+    _compare(comparison, specs, folds, progress)
+    if floor is None or comparison.stopped or _pays(comparison, floor):
+        choice = _given(comparison) if given else _choose(comparison, ensemble=ensemble)
+        return _found(comparison, choice, progress)
+    _compare(floor.comparison, floor.specs, floor.folds, progress)
+    found = _found(floor.comparison, _choose(floor.comparison, ensemble=ensemble, floor=True), progress)
+    rows = f"{len(comparison.leading_rows):,} rows kept aside"
+    reason = f"{found.reason}; to read {' and '.join(floor.learned)} too is no better, or hardly, on the {rows}"
+    others = _lines([entry for entry in comparison.entries if entry.spec not in floor.specs], {})
+    lines = [*found.comparison["candidates"], *others]
+    kept = {**found.comparison, "candidates": lines, "reason": reason}
+    return replace(found, comparison=kept, reason=reason, floored=True)
+
+
+def _compare(
+    comparison: Comparison, specs: Sequence[MemberSpec], folds: Sequence[tuple[Array, Array]], progress: Progress
+) -> None:
     with interruptible(comparison.stop), progress.bar("Comparing", len(specs) * len(folds)) as bar:
         comparison.run(specs, folds, bar)
-    choice = _given(comparison) if given else _choose(comparison, ensemble=ensemble)
+
+
+def _pays(comparison: Comparison, floor: Floor) -> bool:
+    """Tell whether the best of what has learned is better than the best of the rest, both on the rows kept aside."""
+    leaders = comparison.leaders()
+    resting = [scores for entry, scores in leaders if entry.spec in floor.specs]
+    others = [scores for entry, scores in leaders if entry.spec not in floor.specs]
+    if not resting:
+        return True
+    rows = comparison.leading_rows
+    best = min([*others[:1], floor.scores], key=lambda scores: comparison.badness(scores, rows))
+    return comparison.worse(resting[0], best, rows, level=_ONE_ERROR).low > 0
+
+
+def _found(comparison: Comparison, choice: Choice, progress: Progress) -> Found:
+    """Fit what was chosen on all rows."""
     comparison.deadline = float("inf")
     with progress.bar("Fitting", len(choice.entries)) as bar:
         members = []
@@ -105,7 +164,9 @@ def find(
     model, fusion = _assembled(comparison.material, chosen)
     specs = [entry.spec for entry, _ in comparison.leaders()]
     base = next((spec.combine for spec in specs if spec.combine.name in FUSIONS and spec.modalities is None), None)
-    kept = _kept(comparison, choice)
+    shares = {id(entry): weight for entry, weight in zip(choice.entries, choice.weights, strict=True)}
+    lines = _lines(comparison.entries, shares)
+    kept = {"metric": comparison.metric.name, "candidates": lines, "reason": choice.reason}
     return Found(model, fusion, choice.scores, choice.rows, kept, choice.reason, chosen, base)
 
 
@@ -171,12 +232,12 @@ def _told(comparison: Comparison, name: str, share: float, before: Array, after:
     )
 
 
-def _choose(comparison: Comparison, *, ensemble: bool) -> Choice:
+def _choose(comparison: Comparison, *, ensemble: bool, floor: bool = False) -> Choice:
     """Choose the best candidate, or the mean of several where that is better beyond chance."""
     leaders, rows = comparison.leaders(), comparison.leading_rows
     entries, scores = [entry for entry, _ in leaders], [scores for _, scores in leaders]
     best = entries[0]
-    alone = Choice([best], [1.0], scores[0], rows, _why(best, entries))
+    alone = Choice([best], [1.0], scores[0], rows, _why(best, entries, floor=floor))
     if not ensemble or len(leaders) < 2:
         return alone
 
@@ -202,7 +263,9 @@ def _choose(comparison: Comparison, *, ensemble: bool) -> Choice:
     return Choice([entry for entry, _ in chosen], [weight for _, weight in chosen], mean, rows, reason)
 
 
-def _why(best: Entry, leaders: Sequence[Entry]) -> str:
+def _why(best: Entry, leaders: Sequence[Entry], *, floor: bool) -> str:
+    if floor:
+        return f"{best.name}: the best of {len(leaders)} that were measured by folds over all rows"
     if best.spec.modalities is None:
         many = len(leaders)
         return f"{best.name}: the best of {many} that were measured to the end; no mean of several is surely better"
@@ -247,11 +310,10 @@ def _assembled(material: Material, chosen: Sequence[tuple[MemberSpec, Member]]) 
     return model, Component.model_validate({"name": "ensemble", "members": specs})
 
 
-def _kept(comparison: Comparison, choice: Choice) -> dict[str, Any]:
-    """Return the table as JSON values."""
-    shares = {id(entry): weight for entry, weight in zip(choice.entries, choice.weights, strict=True)}
+def _lines(entries: Sequence[Entry], shares: Mapping[int, float]) -> list[dict[str, Any]]:
+    """Return candidates as JSON values. shares: the weight of each in what was chosen, by its id."""
     lines = []
-    for entry in comparison.entries:
+    for entry in entries:
         at = entry.interval if entry.folds else None
         lines.append(
             {
@@ -267,4 +329,4 @@ def _kept(comparison: Comparison, choice: Choice) -> dict[str, Any]:
                 "note": entry.note,
             }
         )
-    return {"metric": comparison.metric.name, "candidates": lines, "reason": choice.reason}
+    return lines
