@@ -34,7 +34,7 @@ from polyfuse.recipe.building import (
 )
 from polyfuse.recipe.component import Component
 from polyfuse.recipe.ways import AutoWay, EnsembleWay, MemberSpec
-from polyfuse.search.candidates import candidates, joined
+from polyfuse.search.candidates import candidates, reading_only
 from polyfuse.search.comparison import Comparison
 from polyfuse.search.finding import Floor, Found, find, mixed
 from polyfuse.search.material import Material
@@ -88,7 +88,7 @@ def fit_found(job: Job, *, aside: bool = False) -> Fitted | None:
     alone = replace(job, other=None)
     whole, recipe = _learn(alone, encoders)
     if whole is not None:
-        settings = replace(settings, specs=settings.specs + joined(_resting(encoders), settings.specs, schema))
+        settings = replace(settings, specs=settings.specs + reading_only(_resting(encoders), settings.specs, schema))
     comparison = _comparison(job, recipe, encoders, settings)
     folds = [job.halves] if whole is not None or aside else _folds(job, settings.way)
     floor = _floor(job, comparison, settings, encoders, whole) if whole is not None else None
@@ -175,8 +175,8 @@ def _comparison(job: Job, recipe: Recipe, encoders: Encoders, settings: Settings
 
 def _floor(job: Job, comparison: Comparison, settings: Settings, encoders: Encoders, whole: Whole) -> Floor | None:
     """Return what whatever has learned from the rows is to be better than; None where all has."""
-    resting = _resting(encoders)
-    specs = [spec for spec in settings.specs if spec.modalities is not None and set(spec.modalities) <= set(resting)]
+    some = set(_resting(encoders))
+    specs = [spec for spec in settings.specs if spec.modalities is not None and set(spec.modalities) <= some]
     if not specs:
         return None
     end = comparison.deadline + _SHARE_OF_FLOOR * (comparison.deadline - time.monotonic())

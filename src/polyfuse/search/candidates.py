@@ -85,12 +85,19 @@ def candidates(chosen: Collection[str] | None, schema: Schema, encoders: Mapping
     return found
 
 
-def joined(modalities: Sequence[str], specs: Sequence[MemberSpec], schema: Schema) -> list[MemberSpec]:
-    """Return the learners among some candidates again, as they read some modalities together and not the others."""
-    if not 1 < len(modalities) < len(schema.modalities):
+def reading_only(modalities: Sequence[str], specs: Sequence[MemberSpec], schema: Schema) -> list[MemberSpec]:
+    """Return what else reads only some modalities: the simpler candidates, as there would be if there were no others.
+
+    Args:
+        modalities: in the schema's order.
+        specs: all candidates so far.
+        schema: of the table.
+    """
+    if not 0 < len(modalities) < len(schema.modalities):
         return []
-    learners = [spec.combine.name for spec in specs if spec.combine.name in LEARNERS and spec.modalities is None]
-    return [_spec(name, list(modalities), None, schema) for name in learners]
+    known = [spec.combine.name for spec in specs if spec.modalities is None]
+    found = [_spec(n, list(modalities), None, schema) for n in known if n in LEARNERS or n in _OF_ONE]
+    return [spec for spec in found if spec not in specs]
 
 
 def label(spec: MemberSpec, schema: Schema) -> str:
