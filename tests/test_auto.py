@@ -248,6 +248,17 @@ def test_encoders_that_start_at_random_are_learned_first(tmp_path: Path) -> None
     )
 
 
+def test_what_is_named_is_read_whether_it_pays_or_not() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 60)
+    photos = [rng.integers(0, 255, (8, 8), dtype=np.uint8) for _ in y]
+    table = pd.DataFrame({"photo": photos, "size": rng.normal(y, 0.5), "y": y})
+    members = [{"combine": "linear", "modalities": ["image"]}, {"combine": "linear", "weight": 2}]
+    predictor = pf.Predictor("y", fusion={"name": "ensemble", "members": members}, training={"epochs": 1})
+    found = predictor.fit(table, progress=False).metrics["comparison"]["candidates"]
+    assert {line["candidate"]: round(line["weight"], 3) for line in found} == {"linear (image)": 0.333, "linear": 0.667}
+
+
 def test_the_best_preset_tunes_the_encoder_too(text: dict[str, Any], tmp_path: Path) -> None:
     fusion = {"name": "auto", "candidates": ["linear", "concat"], "folds": 2}
     predictor = pf.Predictor("label", modalities=text, preset="best", fusion=fusion, training={"epochs": 3})

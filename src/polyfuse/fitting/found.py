@@ -87,11 +87,11 @@ def fit_found(job: Job, *, aside: bool = False) -> Fitted | None:
     job = in_time(job, seconds)
     alone = replace(job, other=None)
     whole, recipe = _learn(alone, encoders)
-    if whole is not None:
+    if whole is not None and not settings.given:
         settings = replace(settings, specs=settings.specs + reading_only(_resting(encoders), settings.specs, schema))
     comparison = _comparison(job, recipe, encoders, settings)
     folds = [job.halves] if whole is not None or aside else _folds(job, settings.way)
-    floor = _floor(job, comparison, settings, encoders, whole) if whole is not None else None
+    floor = _floor(job, comparison, settings, encoders, whole)
     found, base = _find(job, comparison, settings, folds, floor)
     tuned = _tuned(recipe, encoders)
     wholes = []
@@ -173,8 +173,12 @@ def _comparison(job: Job, recipe: Recipe, encoders: Encoders, settings: Settings
     return Comparison(material, recipe, job.metric, job.accelerator, time.monotonic() + allowed)
 
 
-def _floor(job: Job, comparison: Comparison, settings: Settings, encoders: Encoders, whole: Whole) -> Floor | None:
-    """Return what whatever has learned from the rows is to be better than; None where all has."""
+def _floor(
+    job: Job, comparison: Comparison, settings: Settings, encoders: Encoders, whole: Whole | None
+) -> Floor | None:
+    """Return what whatever has learned from the rows is to be better than; None where nothing has, or all."""
+    if whole is None or settings.given:
+        return None
     some = set(_resting(encoders))
     specs = [spec for spec in settings.specs if spec.modalities is not None and set(spec.modalities) <= some]
     if not specs:
