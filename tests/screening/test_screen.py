@@ -11,11 +11,13 @@ import pytest
 import torch
 
 import polyfuse as pf
+from polyfuse import fitting
 from polyfuse.core.errors import InputError
 from polyfuse.core.types import Features
 from polyfuse.data.reading import read_table
 from polyfuse.data.rows import Rows, read_rows
-from polyfuse.fitting import screens
+from polyfuse.fitting import Fitted, screens
+from polyfuse.fitting.job import Job
 from polyfuse.screening import Screen, Trace, check_room, damaged, screened
 from polyfuse.screening.fitting import _regression, _statistics, fit_screen, threshold_of
 from polyfuse.screening.screen import Shape, Space
@@ -293,9 +295,21 @@ def test_a_screen_takes_as_many_rows_as_there_is_time_for(fused: pf.Predictor) -
 def test_a_time_limit_holds_the_screen_too(monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[float] = []
     monkeypatch.setattr(screens, "fit_screen", lambda *rows, deadline, **options: ends.append(deadline))
+    with_screen = screens.with_screen
+
+    def spy(job: Job, fitted: Fitted) -> Fitted:
+        ends.append(job.deadline)
+        return with_screen(job, fitted)
+
+    monkeypatch.setattr(fitting, "with_screen", spy)
     limited = {**SETTINGS["training"], "time_limit": 100}
-    begun = time.monotonic()
-    pf.Predictor("y", **{**SETTINGS, "training": limited}, fusion="concat", screen=True).fit(table(200), progress=False)
+    for screen in (True, None):
+        begun = time.monotonic()
+        predictor = pf.Predictor("y", **{**SETTINGS, "training": limited}, fusion="concat", screen=screen)
+        predictor.fit(table(200), progress=False)
+        if screen:
+            assert ends == [pytest.approx(begun + 85, abs=5), pytest.approx(begun + 100, abs=5)]
+            ends.clear()
     assert ends == [pytest.approx(begun + 100, abs=5)]
 
 
