@@ -20,6 +20,7 @@ import polyfuse as pf
 from polyfuse.core.errors import InputError, RecipeError
 from polyfuse.core.progress import Silent
 from polyfuse.ensemble import Ensemble
+from polyfuse.fitting import found as fitting_found
 from polyfuse.fusion import FUSIONS
 from polyfuse.learners import LEARNERS
 from polyfuse.model import FusionModel
@@ -398,6 +399,30 @@ def test_where_encoders_take_too_long_a_sample_is_used(
     assert any("there was no time to encode more" in note for note in training["notes"])
     measured = predictor.metrics["validation"]["rows"]
     assert measured <= training["rows"]
+
+
+def test_rows_are_cut_once(text: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that was trained as a whole is compared on rows that it has not seen, also where there is little time."""
+    for module in ("found", "whole"):
+        monkeypatch.setattr(f"polyfuse.fitting.{module}.encoding_seconds", lambda *_: 1000.0)
+    seen: list[tuple[Any, Any]] = []
+    floor = fitting_found._floor
+
+    def spy(job: Any, comparison: Any, settings: Any, encoders: Any, whole: Any) -> Any:
+        seen.append((job.rows.positions[job.halves[1]], whole.rows.positions[whole.held]))
+        return floor(job, comparison, settings, encoders, whole)
+
+    monkeypatch.setattr(fitting_found, "_floor", spy)
+    table = notes(600)
+    random = np.random.default_rng(0)
+    table["photo"] = [random.integers(0, 255, (8, 8), dtype=np.uint8) for _ in range(len(table))]
+    modalities = {**text, "image": {"columns": ["photo"], "encoder": {"name": "convnet", "width": 8}}}
+    settings: dict[str, Any] = {"modalities": modalities, "training": {"epochs": 1, "time_limit": 400}}
+    fusion = {"name": "auto", "candidates": ["linear"]}
+    predictor = pf.Predictor("label", fusion=fusion, **settings).fit(table, progress=False)
+    assert 100 <= predictor.metrics["training"]["rows"] <= 125
+    [(compared, held)] = seen
+    assert sorted(compared) == sorted(held)
 
 
 def test_how_long_encoders_take_is_measured_on_a_few_rows(text: dict[str, Any]) -> None:

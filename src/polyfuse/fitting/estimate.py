@@ -47,8 +47,7 @@ def encoding_seconds(job: Job, encoders: Mapping[str, Encoder]) -> float:
 
 def in_time(job: Job, seconds: float) -> Job:
     """Return the job with as many rows as there is time to encode. seconds: that encoders need for all rows."""
-    rows = rows_in_time(job, seconds)
-    return job if rows is job.rows else replace(job, rows=rows)
+    return replace(job, rows=rows_in_time(job, seconds), sized=True)
 
 
 def rows_in_time(job: Job, seconds: float) -> Rows:

@@ -48,6 +48,8 @@ class Job:
         begun: time.monotonic() at the start.
         other_table: that was given for validation, if one was.
         start: the model that it begins with, where it begins with one.
+        sized: whether its rows are as many as there is time for: another cut would part what was learned from from what
+            it is compared on.
     """
 
     plan: Plan
@@ -61,6 +63,7 @@ class Job:
     begun: float
     other_table: Table | None = None
     start: Start | None = None
+    sized: bool = False
 
     @property
     def found(self) -> bool:

@@ -73,7 +73,7 @@ def fit_better(job: Job, recipe: Recipe, metric: Metric, *, deadline: float | No
     late = processes.agreed(time.monotonic() + needed > end)
     if not chosen or whole.outcome.reason in ("interrupted", "time limit") or late:
         return whole, plain
-    job = replace(job, rows=whole.learned)
+    job = replace(job, rows=whole.learned, sized=True)
     augmented = recipe.model_copy(update={"augmentation": chosen})
     other = fit_whole(job, augmented, deadline=deadline, stage="augmented")
     return (other, augmented) if _better(metric, job, other, whole) else (whole, plain)
@@ -100,7 +100,7 @@ def fit_whole(job: Job, recipe: Recipe, *, deadline: float | None = None, stage:
         threats = threats_of_training(recipe, built, job.plan.schema)
         adversarial = with_embeddings(recipe, built, job.plan.schema)
         resting = {name: part for name, part in built.cached.items() if part is built.model.encoder(name)}
-        if job.deadline < math.inf:
+        if job.deadline < math.inf and not job.sized:
             some = {name: part for name, part in resting.items() if part.backbone is not None}
             job = in_time(job, encoding_seconds(job, some))
             rows = job.rows
