@@ -41,6 +41,7 @@ _DEFAULTS: dict[ColumnType, tuple[str, ...]] = {
     "number": ("number_noise", "swap"),
     "category": ("swap",),
     "datetime": ("swap",),
+    "points": (),
     "embedding": (),
 }
 
