@@ -17,6 +17,7 @@ from polyfuse.core.options import Share, Width
 from polyfuse.core.types import Features, Tensors
 from polyfuse.data.points import Cloud, coordinates
 from polyfuse.data.schema import Column
+from polyfuse.layers.clouds import sphere
 from polyfuse.layers.real import put_back, real_of
 
 _LARGEST = 1e15  # its square is still a float32
@@ -90,7 +91,7 @@ class PointNetEncoder(Encoder):
     def forward(self, points: Tensor, mask: Tensor) -> Features:
         """points: (batch, points, numbers), mask: (batch, points) bool."""
         middle, radius = sphere(points[:, :, : self.axes], mask)
-        places = (points[:, :, : self.axes] - middle) / radius.clamp(min=1e-12)
+        places = (points[:, :, : self.axes] - middle) / radius
         read = [places, points[:, :, self.axes :] / self.scales]
         if self.sized:
             read.append(torch.log1p(radius).expand(-1, points.shape[1], 1))
@@ -133,22 +134,6 @@ def drawn(cloud: Cloud, most: int) -> Cloud:
         hashes ^= hashes >> np.uint64(31)
     _, first = np.unique(hashes, return_index=True)
     return cloud[np.sort(first[:most])]
-
-
-def sphere(places: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return middle of the bounding box (batch, 1, axes), and distance of the farthest point from it (batch, 1, 1).
-
-    Args:
-        places: (batch, points, axes).
-        mask: (batch, points) bool, at least one of each row.
-    """
-    here = mask[:, :, None]
-    low = torch.where(here, places, torch.inf).amin(1, keepdim=True)
-    high = torch.where(here, places, -torch.inf).amax(1, keepdim=True)
-    middle = low + (high - low) / 2
-    squares = torch.where(here, places - middle, 0.0).square().sum(2, keepdim=True)
-    # The root has no gradient at 0, where all points are one.
-    return middle, squares.amax(1, keepdim=True).clamp(min=1e-24).sqrt()
 
 
 def _layer(inside: int, outside: int) -> list[nn.Module]:

@@ -14,6 +14,7 @@ from PIL import Image, ImageChops
 from polyfuse.core.errors import InputError
 from polyfuse.core.files import whole_folder
 from polyfuse.core.types import Sound
+from polyfuse.data.points import to_ply
 from polyfuse.data.rows import Rows
 
 _MOST = 20
@@ -32,7 +33,9 @@ def check_free(folder: Path) -> None:
 
 
 def write_examples(folder: Path, clean: Rows, found: Rows, before: list[Any], after: list[Any]) -> None:
-    """Write the first rows whose answer was changed: images, recordings, and all that is words in `examples.json`.
+    """Write the first rows whose answer was changed: media, and all that is words in `examples.json`.
+
+    Clouds as NPY and, to be looked at, as PLY, in which the points that are not in the other one are red.
 
     Args:
         folder: is made, whole or not at all.
@@ -82,6 +85,15 @@ def _written(before: Any, after: Any, folder: Path, name: str) -> Any:
     if isinstance(before, str) and " " in before:
         marks = difflib.ndiff(before.split(), after.split())
         return {"before": before, "after": after, "words": [mark for mark in marks if mark[0] in "+-"]}
+    if isinstance(before, np.ndarray) and before.ndim == 2:
+        files = []
+        for which, cloud, other in (("before", before, after), ("after", after, before)):
+            known = {point.tobytes() for point in other}
+            marked = np.array([point.tobytes() not in known for point in cloud])
+            files += [f"{name}-{which}.npy", f"{name}-{which}.ply"]
+            np.save(folder / files[-2], cloud, allow_pickle=False)
+            (folder / files[-1]).write_bytes(to_ply(cloud, marked))
+        return files
     if isinstance(before, np.ndarray):
         return {"moved": float(np.linalg.norm(after - before)), "length": float(np.linalg.norm(before))}
     return {"before": before, "after": after}
