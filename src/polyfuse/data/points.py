@@ -71,6 +71,28 @@ def decode_points(loaded: list[Loaded], size: int | None = None) -> Cloud:
     return cloud
 
 
+def count_points(loaded: list[Loaded]) -> int:
+    """Return how many points a cloud has, by the header of a file, or at most by the lines of text.
+
+    Raises:
+        CellError: a header cannot be read.
+    """
+    [part] = loaded
+    if not isinstance(part, bytes):
+        assert isinstance(part, np.ndarray)
+        return len(part)
+    if part.startswith(_NPY):
+        return int(_npy_header(part)[0][0])
+    return _ply_header(part)[1] if part.startswith(_PLY) else part.count(b"\n") + 1
+
+
+def to_npy(cloud: Cloud) -> bytes:
+    """Return an NPY file of a cloud (points, numbers)."""
+    buffer = io.BytesIO()
+    np.save(buffer, cloud, allow_pickle=False)
+    return buffer.getvalue()
+
+
 def to_ply(cloud: Cloud, marked: NDArray[np.bool_] | None = None) -> bytes:
     """Return a PLY file (binary, little endian) of the coordinates, z = 0 where there is none, to be looked at.
 
@@ -125,11 +147,20 @@ def _check(shape: Sequence[int]) -> None:
 def _file(data: bytes) -> NDArray[Any]:
     if data.startswith(_NPY):
         return _of_npy(data)
-    return _of_ply(data) if data[: len(_PLY)] == _PLY else _of_text(data)
+    return _of_ply(data) if data.startswith(_PLY) else _of_text(data)
 
 
 def _of_npy(data: bytes) -> NDArray[Any]:
     """Read an array of numbers; what the header promises has to be there, before any room is made for it."""
+    _, size = _npy_header(data)
+    if len(data) != size:
+        raise CellError("the NPY file is damaged or cut off", f"{len(data):,} bytes, and {size:,} are expected")
+    found: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    return found
+
+
+def _npy_header(data: bytes) -> tuple[tuple[int, ...], int]:
+    """Return the shape, and how many bytes the file has to have."""
     file = io.BytesIO(data)
     try:
         read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(file)]
@@ -139,19 +170,12 @@ def _of_npy(data: bytes) -> NDArray[Any]:
     if kind.kind not in "iuf":
         raise CellError("an NPY file of numbers is expected", str(kind)[:60])
     _check(shape)
-    if len(data) - file.tell() != shape[0] * shape[1] * kind.itemsize:
-        raise CellError("the NPY file is damaged or cut off", f"{len(data)} bytes for shape {shape}")
-    found: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
-    return found
+    return shape, file.tell() + shape[0] * shape[1] * kind.itemsize
 
 
 def _of_ply(data: bytes) -> NDArray[Any]:
     """Read the vertices of a PLY file, which have to come first; what follows them is passed over."""
-    end = data.find(b"end_header", 0, _HEADER)
-    start = data.find(b"\n", end) + 1
-    if end < 0 or start == 0:
-        raise CellError("this is no PLY file that can be read", "its header has no end")
-    order, count, vertex = _header(data[:end].decode("latin-1").splitlines())
+    order, count, vertex, start = _ply_header(data)
     names = [name for name, _ in vertex]
     beside = [name for some in _CHANNELS if set(some) <= set(names) for name in some]
     wanted = ["x", "y", "z", *beside][:WIDEST]
@@ -173,12 +197,16 @@ def _of_ply(data: bytes) -> NDArray[Any]:
     return np.stack([part / 255 if byte else part for part, byte in zip(columns, bytewise, strict=True)], axis=1)
 
 
-def _header(lines: Sequence[str]) -> tuple[str | None, int, list[tuple[str, str]]]:
-    """Return the order of bytes (None for text), how many vertices there are, and name and type of each property."""
+def _ply_header(data: bytes) -> tuple[str | None, int, list[tuple[str, str]], int]:
+    """Return the order of bytes (None for text), how many vertices, name and type of what each has, their start."""
+    end = data.find(b"end_header", 0, _HEADER)
+    start = data.find(b"\n", end) + 1
+    if end < 0 or start == 0:
+        raise CellError("this is no PLY file that can be read", "its header has no end")
     form, count = "", -1
     vertex: list[tuple[str, str]] = []
     inside = False
-    for line in lines[1:]:
+    for line in data[:end].decode("latin-1").splitlines()[1:]:
         match line.split():
             case ["format", form, "1.0"]:
                 pass
@@ -193,7 +221,7 @@ def _header(lines: Sequence[str]) -> tuple[str | None, int, list[tuple[str, str]
                 raise CellError("the vertices of a PLY file hold plain numbers, each under its own name", shown(line))
     if count < 0 or form not in (*_ORDERS, "ascii"):
         raise CellError("this is no PLY file that can be read", shown(f"format {form}, {count} vertices"))
-    return _ORDERS.get(form), count, vertex
+    return _ORDERS.get(form), count, vertex, start
 
 
 def _of_text(data: bytes) -> NDArray[Any]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from polyfuse.data.images import decode_images
 from polyfuse.data.media import MEDIA_TYPES, Loaded, decode_audio
-from polyfuse.data.points import decode_points
+from polyfuse.data.points import decode_points, to_npy
 from polyfuse.data.rows import Rows
 from polyfuse.data.schema import Column, Schema
 
@@ -63,11 +63,11 @@ def _cell(rows: Rows, column: Column, row: int) -> tuple[Any, int]:
 def _bytes(part: Loaded, column: Column) -> bytes:
     if isinstance(part, bytes):
         return part
+    if column.type == "points":
+        return to_npy(decode_points([part], column.size))
     buffer = io.BytesIO()
     if column.type == "image":
         decode_images([part])[0].save(buffer, format="PNG")
-    elif column.type == "points":
-        np.save(buffer, decode_points([part], column.size), allow_pickle=False)
     else:
         import soundfile
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageChops
 from polyfuse.core.errors import InputError
 from polyfuse.core.files import whole_folder
 from polyfuse.core.types import Sound
-from polyfuse.data.points import to_ply
+from polyfuse.data.points import to_npy, to_ply
 from polyfuse.data.rows import Rows
 
 _MOST = 20
@@ -91,7 +91,7 @@ def _written(before: Any, after: Any, folder: Path, name: str) -> Any:
             known = {point.tobytes() for point in other}
             marked = np.array([point.tobytes() not in known for point in cloud])
             files += [f"{name}-{which}.npy", f"{name}-{which}.ply"]
-            np.save(folder / files[-2], cloud, allow_pickle=False)
+            (folder / files[-2]).write_bytes(to_npy(cloud))
             (folder / files[-1]).write_bytes(to_ply(cloud, marked))
         return files
     if isinstance(before, np.ndarray):
