@@ -148,5 +148,5 @@ def _greatest(found: Tensor, group: Tensor, count: int) -> Tensor:
         group: (batch, points) int64, of each point; `count` of one that is in none.
         count: of groups.
     """
-    none = found.new_full((len(found), count + 1, found.shape[2]), -torch.inf)
+    none = found.new_full((found.shape[0], count + 1, found.shape[2]), -torch.inf)
     return none.scatter_reduce(1, group[:, :, None].expand_as(found), found, "amax")[:, :count]
