@@ -18,6 +18,7 @@ from torch import Tensor
 from polyfuse.attacks.regions import Region, spread, uniform
 from polyfuse.attacks.threat import Sample, Seam, Threat, Value
 from polyfuse.core.options import PositiveShare
+from polyfuse.data.geometry import parts_of, sphere_of
 from polyfuse.data.points import Cloud, coordinates
 from polyfuse.data.schema import Column
 from polyfuse.layers.clouds import sphere
@@ -144,7 +145,7 @@ class DisplaceThreat(CloudThreat):
         ):
             return math.inf
         before, after = before[:count, : self._axes], after[:count, : self._axes]
-        _, radius = _sphere(before)
+        _, radius = sphere_of(before)
         moved = float(np.linalg.norm(after - before, axis=1).max())
         return moved / max(self.radius * radius, 1e-12) - 1 - _ROUNDING
 
@@ -217,11 +218,11 @@ class DropThreat(CountedThreat):
     """
 
     def omissions(self, clean: Value) -> list[Value]:
-        """Return the cloud without each of its parts, where anything is left: the points nearest to one of some."""
+        """Return the cloud without each of its parts."""
         [cloud] = clean
         part_of = self._parts(cloud, cloud)
-        left = [part_of != part for part in range(_PARTS)]
-        return [(cloud[some] if some.any() else cloud,) for some in left] if len(cloud) > _TRIED else []
+        several = len(cloud) > _TRIED and part_of.max() > 0
+        return [(cloud[part_of != part],) for part in range(int(part_of.max()) + 1)] if several else []
 
     def excess(self, clean: Sample, found: Sample) -> float:
         """Return points that are gone relative to those allowed, less 1; ∞ where another one is there, or none."""
@@ -249,16 +250,8 @@ class DropThreat(CountedThreat):
             yield np.delete(cloud, np.argpartition(apart, size - 1)[:size], axis=0)
 
     def _parts(self, cloud: Cloud, clean: Cloud) -> NDArray[np.int64]:
-        """Return the part of each point, by the point of the clean cloud that it is nearest to (points,)."""
-        places, known = cloud[:, : self._axes], clean[:, : self._axes]
-        least, apart = np.full(len(known), np.inf), []
-        far = int(np.linalg.norm(known - known.mean(0), axis=1).argmax())
-        for _ in range(_PARTS):  # each time the one that is farthest from those before
-            least = np.minimum(least, np.linalg.norm(known - known[far], axis=1))
-            apart.append(np.linalg.norm(places - known[far], axis=1))
-            far = int(least.argmax())
-        parts: NDArray[np.int64] = np.argmin(apart, axis=0)
-        return parts
+        """Return the part of the clean cloud that each point lies in (points,)."""
+        return parts_of(cloud[:, : self._axes], clean[:, : self._axes], _PARTS)
 
 
 class AddThreat(CountedThreat):
@@ -275,7 +268,7 @@ class AddThreat(CountedThreat):
         before, after = _counted(clean.value[0]), _counted(found.value[0])
         if before - after:
             return math.inf
-        middle, radius = _sphere(clean.value[0][:, : self._axes].astype(np.float64))
+        middle, radius = sphere_of(clean.value[0][:, : self._axes].astype(np.float64))
         places = found.value[0][:, : self._axes].astype(np.float64)
         if float(np.linalg.norm(places - middle, axis=1).max()) > radius * (1 + _ROUNDING):
             return math.inf
@@ -302,7 +295,7 @@ class AddThreat(CountedThreat):
     def _group(self, clean: Cloud, size: int, random: np.random.Generator) -> Cloud:
         """Return some new points that lie together: (size, numbers)."""
         places = clean[:, : self._axes].astype(np.float64)
-        middle, radius = _sphere(places)
+        middle, radius = sphere_of(places)
         # Half of the groups on the sphere itself, where a point counts most.
         far = 1.0 if random.random() < 0.5 else random.random() ** (1 / self._axes)
         drawn = far * _unit(random.normal(size=self._axes)) + _WIDE * random.normal(size=(size, self._axes))
@@ -311,12 +304,6 @@ class AddThreat(CountedThreat):
         nearest = int(np.linalg.norm(places - made[0], axis=1).argmin())
         rest = np.repeat(clean[nearest : nearest + 1, self._axes :], size, axis=0)
         return np.concatenate([made, rest], axis=1).astype(np.float32)
-
-
-def _sphere(places: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Return the middle of the bounding box (axes,), and the distance of the farthest point. places: (points, axes)."""
-    middle: NDArray[np.float64] = places.min(0) / 2 + places.max(0) / 2
-    return middle, float(np.linalg.norm(places - middle, axis=1).max())
 
 
 def _counted(cloud: Cloud) -> Counter[bytes]:

@@ -93,22 +93,19 @@ def to_npy(cloud: Cloud) -> bytes:
     return buffer.getvalue()
 
 
-def to_ply(cloud: Cloud, marked: NDArray[np.bool_] | None = None) -> bytes:
-    """Return a PLY file (binary, little endian) of the coordinates, z = 0 where there is none, to be looked at.
+def to_ply(cloud: NDArray[Any], colours: NDArray[np.uint8]) -> bytes:
+    """Return a PLY file (binary, little endian) of coloured points, to be looked at; z = 0 where there is none.
 
     Args:
-        cloud: (points, numbers).
-        marked: (points,): which are red, the others grey; without colours when left out.
+        cloud: (points, numbers), of which the coordinates are written.
+        colours: (points, 3).
     """
-    kind = [(name, "<f4") for name in "xyz"]
-    if marked is not None:
-        kind += [(name, "u1") for name in _CHANNELS[1]]
+    kind = [*((name, "<f4") for name in "xyz"), *((name, "u1") for name in _CHANNELS[1])]
     rows = np.zeros(len(cloud), dtype=kind)
     for axis in range(coordinates(cloud.shape[1])):
         rows["xyz"[axis]] = cloud[:, axis]
-    if marked is not None:
-        for name, shade in zip(_CHANNELS[1], (220, 40, 40), strict=True):
-            rows[name] = np.where(marked, shade, 150)
+    for name, shade in zip(_CHANNELS[1], colours.T, strict=True):
+        rows[name] = shade
     lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(cloud)}"]
     lines += [f"property {'float' if type == '<f4' else 'uchar'} {name}" for name, type in kind]
     return "\n".join([*lines, "end_header\n"]).encode() + rows.tobytes()

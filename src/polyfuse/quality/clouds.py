@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from polyfuse.data.geometry import sphere_of
 from polyfuse.data.points import Cloud, coordinates
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -54,6 +55,5 @@ def _placed(cloud: Cloud) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return coordinates within the unit sphere around the middle of the bounding box, and what stands beside them."""
     axes = coordinates(cloud.shape[1])
     places, rest = cloud[:, :axes].astype(np.float64), cloud[:, axes:].astype(np.float64)
-    places -= places.min(0) / 2 + places.max(0) / 2
-    radius = float(np.linalg.norm(places, axis=1).max())
-    return places / radius if radius > 0 else places, rest
+    middle, radius = sphere_of(places)
+    return (places - middle) / (radius or 1.0), rest

@@ -19,6 +19,7 @@ from polyfuse.data.rows import Rows
 
 _MOST = 20
 _LOUDER = 10  # the difference of two images is shown so much larger than it is
+_GREY, _RED = (150, 150, 150), (220, 40, 40)
 _SCALE = 4  # small images are enlarged, pixel by pixel
 
 
@@ -89,10 +90,11 @@ def _written(before: Any, after: Any, folder: Path, name: str) -> Any:
         files = []
         for which, cloud, other in (("before", before, after), ("after", after, before)):
             known = {point.tobytes() for point in other}
-            marked = np.array([point.tobytes() not in known for point in cloud])
+            here = np.array([point.tobytes() in known for point in cloud])
+            colours = np.where(here[:, None], _GREY, _RED).astype(np.uint8)
             files += [f"{name}-{which}.npy", f"{name}-{which}.ply"]
             (folder / files[-2]).write_bytes(to_npy(cloud))
-            (folder / files[-1]).write_bytes(to_ply(cloud, marked))
+            (folder / files[-1]).write_bytes(to_ply(cloud, colours))
         return files
     if isinstance(before, np.ndarray):
         return {"moved": float(np.linalg.norm(after - before)), "length": float(np.linalg.norm(before))}
