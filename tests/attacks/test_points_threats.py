@@ -214,6 +214,18 @@ def test_edits_stay_within_the_budget(
     assert threat.excess(Sample((cloud,)), Sample((cloud,))) <= 0
 
 
+def test_points_are_put_in_together_on_the_sphere_and_within() -> None:
+    cloud = some(160)
+    made = AddThreat([column()], share=0.1).neighbours((cloud,), (cloud,), np.random.default_rng(0))
+    groups = [one[0][160:].astype(np.float64) for one in made]
+    assert {len(group) for group in groups} == {2}
+    middle = (cloud.min(0) + cloud.max(0)) / 2
+    far = np.array([np.linalg.norm(group - middle, axis=1).max() for group in groups]) / radius_of(cloud)
+    assert 0.2 < (far > 0.97).mean() < 0.9
+    assert far.min() < 0.8
+    assert max(np.linalg.norm(group[0] - group[1]) for group in groups) < 0.5 * radius_of(cloud)
+
+
 def searched(threat: Threat, cloud: Cloud, damage: Any) -> Any:
     def score(values: Sequence[Value], rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         found = torch.tensor([float(damage(value[0])) for value in values])
