@@ -83,8 +83,8 @@ def _array(cell: Any) -> NDArray[Any]:
             raise CellError(f"the numbers of a point are expected: {cell.dtype}")
         return cell
     try:
-        return np.asarray([np.asarray(point, dtype=np.float64) for point in cell])
-    except (TypeError, ValueError) as error:
+        return np.asarray(list(cell), dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
         raise CellError(f"a list of points is expected, each as many numbers: {shown(cell)}") from error
 
 

@@ -102,6 +102,8 @@ def test_normals_and_colours_of_a_ply_file(text: bool) -> None:
         ("https://example.org/a.ply", "a URL is never fetched"),
         ([[1.0, 2.0], [1.0]], "a list of points is expected, each as many numbers"),
         ([[1.0, "a"]], "a list of points is expected"),
+        ([[1.0, 10**400]], "a list of points is expected"),
+        ([[1.0, None]], "not finite"),
         ([1.0, 2.0], r"a point cloud is \(points, numbers\): .*: shape \(2,\)"),
         (np.zeros((4, 1)), r"2 to 6 numbers each: shape \(4, 1\)"),
         (np.zeros((4, 7)), r"2 to 6 numbers each: shape \(4, 7\)"),

@@ -117,7 +117,10 @@ def _kind(cell: Any) -> str:
             return named_type(path) or "other"
         return _kind(data) if isinstance(data, bytes) else "other"
     if isinstance(cell, list | tuple) or (isinstance(cell, np.ndarray) and cell.dtype == object):
-        return _kind_of_list([part for part in cell if not is_missing(part)])
+        first = next((part for part in cell if not is_missing(part)), None)
+        # Of many points a few tell; of numbers each could be none.
+        some = cell[:_FEW] if isinstance(first, list | tuple | np.ndarray) else cell
+        return _kind_of_list([part for part in some if not is_missing(part)])
     if hasattr(cell, "ndim") and hasattr(cell, "shape"):
         if cell.ndim == 2 and FEWEST <= cell.shape[1] <= WIDEST < cell.shape[0] and "float" in str(cell.dtype):
             return "points"

@@ -128,8 +128,8 @@ def points_array(cell: Any) -> NDArray[Any] | None:
             raise CellError("the numbers of a point are expected", f"{cell.dtype}")
         return cell
     try:
-        return np.asarray([np.asarray(point, dtype=np.float64) for point in cell])
-    except (TypeError, ValueError) as error:
+        return np.asarray(list(cell), dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
         raise CellError("a list of points is expected, each as many numbers", shown(cell)) from error
 
 
