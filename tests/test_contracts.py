@@ -58,6 +58,7 @@ ROWS = [(1.5, "a", 1.2e9, 4.0), (None, None, None, None), (1e308, "never seen", 
 TEXTS = [("one cat", "two dogs"), ("one\x00 😀 \ud800", None), ("", None), ("a b c d e f " * 30, None)]
 IMAGES = [([image(20, 30)],), ([image(8, 8), image(40, 9)],)]
 SOUNDS = [(sound(0.3),), (sound(0.11),), (sound(0.3, rate=11025),), (sound(0.0001),)]
+CLOUDS = [(np.random.default_rng(count).normal(size=(count, 4)).astype(np.float32),) for count in (1, 5, 40)]
 
 #: For each encoder: options, columns, values. A registered encoder without an entry fails the test below.
 CASES: dict[str, tuple[dict[str, Any], list[Column], list[Any]]] = {
@@ -70,6 +71,7 @@ CASES: dict[str, tuple[dict[str, Any], list[Column], list[Any]]] = {
         [Column(name="voice", type="audio", size=8000, duration=0.3)],
         SOUNDS,
     ),
+    "pointnet": ({"width": 4}, [Column(name="scan", type="points", size=4, scales=[3.0])], CLOUDS),
     "ft_transformer": ({"dim": 8, "heads": 2}, TABLE, ROWS),
     "mlp": ({}, TABLE, ROWS),
     "embedding": (

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from polyfuse.core.types import Sound
@@ -19,6 +20,11 @@ def image(wide: int, high: int, seed: int = 0) -> Image.Image:
 def sound(samples: int, rate: int, level: float, seed: int) -> Sound:
     noise = level * np.random.default_rng(seed).standard_normal(samples)
     return Sound(noise.clip(-1, 1).astype(np.float32), rate)
+
+
+def cloud(points: int, size: int, wide: float, far: float, seed: int) -> NDArray[np.float32]:
+    places = far + wide * np.random.default_rng(seed).uniform(-1, 1, (points, size))
+    return places.clip(-3.4e38, 3.4e38).astype(np.float32)
 
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -41,6 +47,14 @@ WORDS = [
     "a" * 500,
     " b  c\n\nd ",
 ]
+clouds = st.builds(
+    cloud,
+    st.integers(1, 40),
+    st.integers(2, 6),
+    st.sampled_from([0.0, 1e-30, 1.0, 1e4, 1e38]),
+    st.sampled_from([0.0, 1.0, 1e6, 3e38]),
+    st.integers(0, 9),
+)
 texts = st.one_of(st.sampled_from(WORDS), st.text(max_size=60))
 levels = st.lists(st.text(max_size=3), unique=True, max_size=3)
 quantiles: st.SearchStrategy[list[float]] = st.one_of(
@@ -63,7 +77,7 @@ def cases(draw: st.DrawFn, type: Any) -> tuple[Column, list[Any]]:
         return Column(name="c", type=type, levels=known), some(st.sampled_from([*known, "never seen"]))
     if type in ("number", "datetime"):
         return Column(name="c", type=type, quantiles=draw(quantiles)), some(finite)
-    cells: dict[str, st.SearchStrategy[Any]] = {"image": images, "audio": sounds, "text": texts}
+    cells: dict[str, st.SearchStrategy[Any]] = {"image": images, "audio": sounds, "points": clouds, "text": texts}
     return Column(name="c", type=type), some(cells[type])
 
 
@@ -73,4 +87,6 @@ def content(cell: Any) -> Any:
         return [(part.size, part.mode, part.tobytes()) for part in cell]
     if isinstance(cell, Sound):
         return cell.rate, cell.samples.dtype, cell.samples.tobytes()
+    if isinstance(cell, np.ndarray):
+        return cell.shape, cell.dtype, cell.tobytes()
     return cell

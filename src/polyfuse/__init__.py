@@ -1,4 +1,4 @@
-"""Polyfuse combines foundation models for text, images, audio and tables into one trained, measured, saved model."""
+"""Polyfuse combines models of text, images, audio, point clouds and tables into one trained, measured, saved model."""
 
 from __future__ import annotations
 

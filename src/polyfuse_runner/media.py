@@ -70,7 +70,7 @@ def recording(cell: Any, folder: Path) -> tuple[Wave, int]:
     Raises:
         CellError: the cell holds something else, or a recording that is damaged, empty or too long.
     """
-    data = _content(cell, folder)
+    data = content(cell, folder)
     samples, rate = _samples(cell) if data is None else _decode(data)
     if len(samples) == 0:
         raise CellError("the recording is empty")
@@ -105,8 +105,12 @@ def resample(wave: Wave, rate: int, to: int) -> Wave:
     return np.concatenate(parts).astype(np.float32)
 
 
-def _content(cell: Any, folder: Path) -> bytes | None:
-    """Return the bytes that a cell holds or names, None where it holds something else."""
+def content(cell: Any, folder: Path) -> bytes | None:
+    """Return the bytes that a cell holds or names, None where it holds something else.
+
+    Raises:
+        CellError: there is no such file, it may not be read, or is too large; or it is no base64.
+    """
     if isinstance(cell, Mapping) and ("bytes" in cell or "path" in cell):
         data = cell.get("bytes")
         cell = cell["path"] if data is None else _base64(data) if isinstance(data, str) else data
@@ -153,7 +157,7 @@ def _open_image(part: Any, folder: Path) -> Image:
     if isinstance(part, np.ndarray):
         image = _from_array(part)
     elif image is None:
-        data = _content(part, folder)
+        data = content(part, folder)
         if data is None:
             raise CellError(f"an image is expected: a path, bytes, a PIL image or an array: {shown(part)}")
         try:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from polyfuse_runner.clouds import drawn
 from polyfuse_runner.media import Wave, resample
 
 Array: TypeAlias = NDArray[Any]
@@ -22,7 +23,7 @@ Value: TypeAlias = "tuple[Any, ...] | None"
 _MISSING, _UNKNOWN = 0, 1  # codes of a category
 _LIMIT = 3.0  # of scaled numbers
 _PERIODS = (365.2425 * 86_400.0, 7 * 86_400.0, 86_400.0)  # year, week, day, in seconds
-_LARGEST = 1e15  # entry of a vector
+_LARGEST = 1e15  # entry of a vector, or of a point
 
 
 class Preparation(ABC):
@@ -180,7 +181,34 @@ class Vectors(Preparation):
         return {"vectors": vectors, "missing": missing}
 
 
-KINDS: dict[str, Any] = {"tokens": Tokens, "images": Images, "waves": Waves, "table": Table, "vectors": Vectors}
+class Clouds(Preparation):
+    """Points that are read: `points` (batch, points, numbers) float32, `mask` (batch, points) bool."""
+
+    def __init__(self, about: Mapping[str, Any], folder: Path) -> None:
+        self.most, self.size = int(about["points"]), int(about["size"])
+
+    def prepare(self, values: Sequence[Value]) -> dict[str, Array]:
+        """Draw, and pad; an absent value is one point at the origin."""
+        origin = np.zeros((1, self.size), dtype=np.float32)
+        clouds = [origin if value is None else drawn(value[0], self.most) for value in values]
+        points = np.zeros((len(clouds), max(map(len, clouds)), self.size), dtype=np.float32)
+        for i, cloud in enumerate(clouds):
+            points[i, : len(cloud)] = cloud.clip(-_LARGEST, _LARGEST)
+        return {"points": points, "mask": np.arange(points.shape[1]) < np.array([[len(cloud)] for cloud in clouds])}
+
+    def length(self, value: Value) -> int:
+        """Return the number of points."""
+        return sum(min(self.most, len(cell)) for cell in value or () if cell is not None)
+
+
+KINDS: dict[str, Any] = {
+    "tokens": Tokens,
+    "images": Images,
+    "waves": Waves,
+    "table": Table,
+    "vectors": Vectors,
+    "clouds": Clouds,
+}
 
 
 def squash(x: Array, center: float, width: float) -> Array:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from polyfuse_runner import media
 from polyfuse_runner.cells import SCALARS, CellError, embedding, is_missing
+from polyfuse_runner.clouds import points
 from polyfuse_runner.learners import LEARNERS, Read, Words
 from polyfuse_runner.preparing import KINDS, Array, Preparation, Table, Value, Waves
 from polyfuse_runner.scoring import Floats, Part, parts_of
@@ -86,7 +87,7 @@ class Runner:
         Args:
             rows: a dict for one row, several, or the path of a CSV, TSV or JSON Lines file. Columns that the model does
                 not know are ignored; missing ones are taken as absent, with a warning.
-            media_root: where relative paths of images and recordings start from, and what they may not leave; the
+            media_root: where relative paths of media start from, and what they may not leave; the
                 folder of the file, or the current one.
 
         Raises:
@@ -127,8 +128,8 @@ class Runner:
         lacking = [name for name in self._columns if rows and not any(name in row for row in rows)]
         if lacking:
             warnings.warn(f"the rows lack the columns {', '.join(lacking)}: they are taken as absent", stacklevel=3)
-        # Of pictures and recordings only those of one batch are in memory.
-        heavy = any(column["type"] in ("image", "audio") for column in self._columns.values())
+        # Of media only those of one batch are in memory.
+        heavy = any(column["type"] in ("image", "audio", "points") for column in self._columns.values())
         window, folder = _BATCH if heavy else _WINDOW, Path(media_root or ".")
         found = [self._of_window(rows[at : at + window], at, folder) for at in range(0, len(rows), window)]
         return np.concatenate(found) if found else np.zeros((0, self.parts[-1].columns.stop))
@@ -274,6 +275,8 @@ def _reader(column: Mapping[str, Any], folder: Path) -> Any:
         return partial(media.images, folder=folder)
     if kind == "audio":
         return partial(media.recording, folder=folder)
+    if kind == "points":
+        return partial(points, size=column["size"], folder=folder)
     if kind == "embedding":
         return partial(embedding, size=column["size"])
     if kind in ("text", "category"):

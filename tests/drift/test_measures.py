@@ -51,6 +51,18 @@ def test_recordings() -> None:
     assert one("audio", Sound(np.zeros(0, dtype=np.float32), 8000))["duration"] == 0
 
 
+def test_clouds() -> None:
+    # A plate of 4 by 2, of its corners: the mean distances along its axes are 2, 1 and 0.
+    plate = np.array([[x, y, 5.0] for x in (-2, 2) for y in (-1, 1)], dtype=np.float32)
+    assert one("points", plate) == pytest.approx({"points": 4.0, "spread": 5**0.5, "flatness": 0.0}, abs=1e-6)
+    turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
+    box = np.concatenate([plate, plate + np.array([0, 0, 2])])
+    found = one("points", np.concatenate([box @ turn + 7, np.ones((8, 2))], axis=1).astype(np.float32))
+    assert found == pytest.approx({"points": 8.0, "spread": 6**0.5, "flatness": 6**-0.5}, rel=1e-4)
+    assert one("points", np.ones((1, 2), dtype=np.float32)) == {"points": 1.0, "spread": 0.0, "flatness": 0.0}
+    assert one("points", np.float32([[0, 0, 0], [2, 0, 0]])) == {"points": 2.0, "spread": 1.0, "flatness": 0.0}
+
+
 def test_levels_have_hashes_of_their_own() -> None:
     codes = level_codes(["a", None, "b", "a"])
     assert codes.tolist() == [level_code("a"), -1, level_code("b"), level_code("a")]

@@ -19,12 +19,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import polyfuse_runner
+import shapes
 from polyfuse.data import cells as ours
 from polyfuse.data.images import decode_images
 from polyfuse.data.media import MediaFolder, decode_audio, load
 from polyfuse.data.media import resample as our_resample
+from polyfuse.data.points import decode_points
 from polyfuse.data.reading import read_table
-from polyfuse_runner import RowError, Runner, TableError, cells, media, tables
+from polyfuse.encoders.pointnet import drawn as our_drawn
+from polyfuse_runner import RowError, Runner, TableError, cells, clouds, media, tables
 
 WILD = st.one_of(
     st.text(max_size=12),
@@ -197,6 +200,86 @@ def test_recordings(form: str, channels: int, tmp_path: Path) -> None:
         else:
             assert found[1] == expected.rate
             assert np.array_equal(found[0], expected.samples)
+
+
+CLOUD = np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32)
+WIDE = np.concatenate([CLOUD, np.random.default_rng(1).integers(0, 256, (9, 3))], axis=1).astype(np.float32)
+CLOUDS: list[Any] = [
+    CLOUD,
+    CLOUD.tolist(),
+    str(CLOUD.tolist()),
+    np.array([*map(np.array, CLOUD.tolist()), None], dtype=object)[:-1],
+    "a.ply",
+    shapes.npy(CLOUD),
+    shapes.ply(CLOUD, "x y z"),
+    shapes.ply(CLOUD, "x y z", big=True),
+    shapes.ply(CLOUD, "x y z", text=True),
+    {"bytes": shapes.ply(WIDE, "x y z nx ny nz"), "path": None},
+    shapes.ply(WIDE, "x y z red green blue", colours=True),
+    shapes.ply(WIDE, "red green blue x y z"),
+    shapes.xyz(CLOUD),
+    shapes.xyz(CLOUD, counted=True),
+    *(
+        b"",
+        b"hello",
+        b"1 2\n",
+        b"1 2 3\n4 5",
+        b"3\n1 2 3",
+        "[1",
+        "[[1, 2, 3]]",
+        "nowhere.ply",
+        "../x.ply",
+        3,
+        None,
+        [],
+        [[]],
+    ),
+    *(
+        [1, 2, 3],
+        [[1, 2, "x"]],
+        [[1, 2, math.nan]],
+        [[1, 2, 1e39]],
+        [[1, 2, 10**400]],
+        [[1, 2, None]],
+        [["1", "2", "3"]],
+        np.zeros((3, 3), complex),
+        np.zeros((1, 9)),
+    ),
+]
+
+
+def both(cell: Any, size: int, folder: Path) -> tuple[Any, Any]:
+    """Return what the runner reads, and what polyfuse reads."""
+    found = outcome(clouds.points, cell, size, folder)
+    return found, outcome(lambda: decode_points(load(cell, "points", MediaFolder(folder)), size))
+
+
+@pytest.mark.parametrize("cell", CLOUDS)
+def test_clouds(cell: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.ply").write_bytes(shapes.ply(CLOUD, "x y z"))
+    for size in (2, 3, 6):
+        found, expected = both(cell, size, tmp_path)
+        assert type(found) is type(expected)
+        assert np.array_equal(found, expected)
+
+
+@settings(max_examples=200)
+@given(
+    st.sampled_from([cell for cell in CLOUDS if isinstance(cell, bytes) and cell]),
+    st.integers(0),
+    st.binary(max_size=2),
+)
+def test_clouds_that_are_damaged(whole: bytes, place: int, bytes_: bytes) -> None:
+    place %= len(whole)
+    found, expected = both(whole[:place] + bytes_ + whole[place + 1 :], 3, Path())
+    assert type(found) is type(expected)
+    assert np.array_equal(found, expected)
+
+
+@given(st.integers(1, 300), st.integers(1, 200), st.integers(2, 6))
+def test_the_same_points_are_drawn(count: int, most: int, size: int) -> None:
+    cloud = np.random.default_rng(count).integers(-3, 3, (count, size)).astype(np.float32)
+    assert np.array_equal(clouds.drawn(cloud, most), our_drawn(cloud, most))
 
 
 @pytest.mark.parametrize(

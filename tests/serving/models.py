@@ -11,6 +11,7 @@ import soundfile
 from PIL import Image
 
 import polyfuse as pf
+from shapes import npy
 
 QUICK = {"epochs": 2, "batch_size": 32}
 
@@ -28,7 +29,7 @@ def wav(samples: np.ndarray, rate: int = 8000) -> bytes:
 
 
 def mixed(rows: int = 120, seed: int = 0) -> pd.DataFrame:
-    """A table with an image, a recording, a text, a number, a category, a date, a vector: each says a little."""
+    """A table with an image, a recording, a text, a number, a category, a date, a vector, a cloud: each a little."""
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 2, rows)
     words = np.array([["bad", "poor"], ["good", "fine"]])
@@ -42,6 +43,7 @@ def mixed(rows: int = 120, seed: int = 0) -> pd.DataFrame:
             "shop": rng.choice(["north", "south"], rows),
             "day": [moment.isoformat() for moment in moments],
             "vector": [rng.normal(i, 1.0, 3).astype(np.float32).tolist() for i in y],
+            "scan": [npy(rng.normal(0, 1.0 + 0.5 * i, (12, 3)).astype(np.float32)) for i in y],
             "label": np.array(["no", "yes"])[y],
             "price": rng.normal(10 + 5 * y, 1.0),
         }
@@ -57,6 +59,7 @@ def recipe(checkpoint: str, target: str | list[str]) -> dict[str, Any]:
             "text": {"columns": ["note"], "encoder": {"name": "transformer", "checkpoint": checkpoint}},
             "table": {"columns": ["size in cm", "shop", "day"]},
             "vector": {"columns": ["vector"], "encoder": {"name": "embedding"}},
+            "points": {"columns": ["scan"], "encoder": {"name": "pointnet", "width": 8, "sized": True}},
         },
         "fusion": "concat",
         "training": QUICK,

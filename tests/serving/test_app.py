@@ -17,6 +17,7 @@ import polyfuse as pf
 from polyfuse.serving.doors import Buckets
 from serving.client import Asked, as_json, rows_of
 from serving.models import png, wav
+from shapes import npy, ply, xyz
 
 KEY = "0123456789abcdef-key"
 
@@ -35,13 +36,13 @@ def test_one_row_several_rows_and_a_form_are_answered_alike(
     labels, scores = predictor.predict(rows).tolist(), predictor.predict_proba(rows)
     one = asked("POST", "/predict", json=as_json(rows[0])).json()
     assert one["answer"] == labels[0]
-    assert one["present"] == ["image", "audio", "text", "table", "vector"]
+    assert one["present"] == ["image", "audio", "text", "table", "vector", "points"]
     np.testing.assert_allclose(list(one["probabilities"].values()), scores.iloc[0], atol=1e-5)
     assert 0 <= one["suspicion"] <= 1
     assert isinstance(one["suspicious"], bool)
     many = asked("POST", "/predict/batch", json={"rows": [as_json(row) for row in rows]}).json()
     assert [answer["answer"] for answer in many["answers"]] == labels
-    files = {"photo": ("../../x.png", rows[0]["photo"]), "sound": rows[0]["sound"]}
+    files = {"photo": ("../../x.png", rows[0]["photo"]), "sound": rows[0]["sound"], "scan": rows[0]["scan"]}
     fields = {"note": rows[0]["note"], "size in cm": str(rows[0]["size in cm"]), "shop": rows[0]["shop"]}
     form = asked(
         "POST", "/predict", files=files, data={**fields, "day": rows[0]["day"], "vector": str(rows[0]["vector"])}
@@ -337,7 +338,7 @@ def test_the_card_and_the_documents_know_the_model(asked: Asked, several: pf.Pre
     assert card["screen"] is True
     document = asked("GET", "/openapi.json").json()
     row = document["components"]["schemas"]["Row"]
-    assert set(row["properties"]) == {"photo", "sound", "note", "size in cm", "shop", "day", "vector"}
+    assert set(row["properties"]) == {"photo", "sound", "note", "size in cm", "shop", "day", "vector", "scan"}
     assert row["additionalProperties"] is False
     assert row["examples"][0]["shop"] in ("north", "south")
     assert asked("POST", "/predict", json=row["examples"][0]).status_code == 200
@@ -403,3 +404,35 @@ def test_seconds_of_a_recording_are_read_from_its_header(predictor: pf.Predictor
     sound = base64.b64encode(wav(np.zeros(8000))).decode()
     assert "0.5 seconds" in short("POST", "/predict", json={"sound": sound}).json()["errors"][0]["message"]
     short.close()
+
+
+def test_a_cloud_is_a_list_of_points_or_a_file(asked: Asked, predictor: pf.Predictor) -> None:
+    cloud = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+    expected = predictor.answer({"scan": cloud}).scores.iloc[0].to_dict()
+    files = [npy(cloud), ply(cloud, "x y z"), xyz(cloud)]
+    told = [asked("POST", "/predict", json={"scan": base64.b64encode(file).decode()}) for file in files]
+    told += [asked("POST", "/predict", json={"scan": cloud.tolist()})]
+    told += [asked("POST", "/predict", files={"scan": ("a.ply", files[1])})]
+    told += [asked("POST", "/predict", data={"scan": json.dumps(cloud.tolist())}, files={"note": (None, "")})]
+    for answer in told:
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["present"] == ["points"]
+        assert answer.json()["probabilities"] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("scan", "message"),
+    [
+        ("/etc/passwd", "a path or an address is never read"),
+        (3, "a point cloud is given as base64"),
+        ([], "a cloud has 1 to 1,000,000 points"),
+        ([[1, 2]], "a list of 3 numbers is expected"),
+        ([[1, 2, "x"]], "a finite number is expected"),
+        ([[1, 2, 1e39]], "at most 3.4"),
+        (base64.b64encode(b"hello there").decode(), "a point a line"),
+    ],
+)
+def test_what_is_no_cloud(asked: Asked, scan: Any, message: str) -> None:
+    answer = asked("POST", "/predict", json={"scan": scan})
+    assert answer.status_code == 422
+    assert message in answer.json()["errors"][0]["message"]

@@ -15,6 +15,7 @@ from polyfuse.core.errors import DataError
 from polyfuse.serving.engine import Busy, Engine, Late, Stopping
 from polyfuse.serving.settings import Settings
 from serving.models import png, records, wav
+from shapes import npy, ply, xyz
 
 
 class Slow:
@@ -55,7 +56,7 @@ def test_answers_are_those_of_the_predictor(engine: Engine, table: pd.DataFrame)
         assert told.suspicion == pytest.approx(frame["suspicion"].iloc[i], abs=1e-4)
         np.testing.assert_allclose(one.answers.scores.to_numpy()[0], scores.iloc[i], atol=1e-5)
     assert found[5].told[0].present == []
-    assert found[0].told[0].present == ["audio", "text", "table", "vector"]
+    assert found[0].told[0].present == ["audio", "text", "table", "vector", "points"]
 
 
 def test_what_comes_while_computing_is_computed_together(
@@ -210,7 +211,7 @@ def test_shares_add_up(engine: Engine, several: pf.Predictor, table: pd.DataFram
     row = records(table, engine.predictor)[0] | {"sound": None}
     [share] = engine.explain(row).shares
     assert share.label == engine.ask([row])[0].said["label"].answer
-    assert set(share.gives) == {"image", "audio", "text", "table", "vector"}
+    assert set(share.gives) == {"image", "audio", "text", "table", "vector", "points"}
     assert share.gives["audio"] == 0
     assert sum(share.gives.values()) == pytest.approx(share.everything - share.nothing, abs=1e-5)
     other = Engine(several, Settings(threads=1))
@@ -234,10 +235,17 @@ def test_shares_add_up(engine: Engine, several: pf.Predictor, table: pd.DataFram
         ({"note": "x" * 101}, "100 characters"),
         ({"note": ["x"]}, "text is expected"),
         ({"vector": [1.0, 2.0]}, "3 numbers"),
+        ({"scan": "/etc/passwd"}, "given as its bytes"),
+        ({"scan": {"path": "/etc/passwd"}}, "given as its bytes"),
+        ({"scan": np.zeros((51, 3)).tolist()}, "50 points"),
+        ({"scan": npy(np.zeros((51, 3), np.float32))}, "50 points"),
+        ({"scan": ply(np.zeros((51, 3), np.float32), "x y z")}, "50 points"),
+        ({"scan": xyz(np.zeros((51, 3), np.float32))}, "50 points"),
+        ({"scan": [[1.0, 2.0]]}, "3 numbers a point"),
     ],
 )
 def test_limits(predictor: pf.Predictor, row: dict[str, Any], message: str) -> None:
-    engine = Engine(predictor, Settings(threads=1, max_pixels=10_000, max_seconds=1, max_letters=100))
+    engine = Engine(predictor, Settings(threads=1, max_pixels=10_000, max_seconds=1, max_points=50, max_letters=100))
     with pytest.raises(DataError, match=message):
         engine.ask([{}, row])
     assert engine.waiting == 0

@@ -30,13 +30,16 @@ from polyfuse.data.rows import read_rows
 from polyfuse.data.schema import Column, ColumnType, Schema, Target
 from polyfuse.inference import Answers
 from polyfuse.serving.journal import Journal
+from shapes import npy
 
-TYPES: tuple[ColumnType, ...] = ("text", "image", "audio", "number", "category", "datetime", "embedding")
+TYPES: tuple[ColumnType, ...] = ("text", "image", "audio", "number", "category", "datetime", "embedding", "points")
 KEY = Target(name="key", task="classification", levels=[0, 1, 2], frequencies=[0.3, 0.3, 0.4])
 
 
 def schema_of(*targets: Target, types: tuple[ColumnType, ...] = TYPES) -> Schema:
-    columns = [Column(name=f"a {type}", type=type, size=2 if type == "embedding" else None) for type in types]
+    columns = [
+        Column(name=f"a {type}", type=type, size=2 if type in ("embedding", "points") else None) for type in types
+    ]
     return Schema(columns=columns, modalities={c.name: [c.name] for c in columns}, target=Target.of(targets or (KEY,)))
 
 
@@ -64,6 +67,7 @@ ROW: dict[str, Any] = {
     "a category": True,
     "a datetime": "2026-11-30",
     "a embedding": [0.5, -1.0],
+    "a points": npy(np.float32([[0.5, -1.0], [2.0, 3.0]])),
 }
 
 
@@ -86,6 +90,13 @@ def test_a_row_comes_back_as_it_was_asked(journal: Journal) -> None:
     assert abs(table["time"][0].timestamp() - time.time()) < 60
     assert table["key"].isna().all()
     assert "unknown" not in table
+
+
+def test_a_list_of_points_comes_back_as_a_file(journal: Journal) -> None:
+    journal.add("r-1", [{"a points": [[0.5, -1], [2.0, 3.0]]}, {"a points": [[0.5, "x"]]}], answers(2))
+    first, second = journal.table()["a points"].tolist()
+    assert np.array_equal(np.load(io.BytesIO(first), allow_pickle=False), [[0.5, -1.0], [2.0, 3.0]])
+    assert second is None
 
 
 def test_media_are_kept_once(journal: Journal, tmp_path: Path) -> None:

@@ -35,9 +35,10 @@ from polyfuse.serving.settings import Settings
 from polyfuse.serving.telling import Explained, Said, Share, Told
 from serving.client import Asked
 from serving.models import png, wav
+from shapes import npy
 
 SETTINGS = Settings(threads=1, max_body=1 << 20, page=True)
-ORDER = ["photo", "sound", "note", "size in cm", "shop", "day", "vector"]
+ORDER = ["photo", "sound", "note", "size in cm", "shop", "day", "vector", "scan"]
 TYPED: dict[str, Any] = {
     "note": "a good day number 7",
     "size in cm": "0.5",
@@ -85,8 +86,10 @@ def figures(page: str, caption: str) -> dict[str, str]:
 def test_answers_are_those_of_the_predictor(client: TestClient, predictor: pf.Predictor) -> None:
     photo = png(np.full((10, 10), 160, np.uint8))
     sound = wav(np.random.default_rng(0).normal(0, 0.3, 800).clip(-1, 1))
+    scan = npy(np.random.default_rng(0).normal(0, 1.2, (20, 3)).astype(np.float32))
     sent = {**TYPED, "photo": upload(client, "a b.png", photo), "sound": upload(client, "c.wav", sound)}
-    row = {**TYPED, "photo": photo, "sound": sound}
+    sent["scan"] = upload(client, "d.npy", scan)
+    row = {**TYPED, "photo": photo, "sound": sound, "scan": scan}
     for without in ([], ["audio"], ["image", "text"]):
         page, answers = ask(client, sent, without), predictor.answer(row, without=without, screen=True, level=0.9)
         label, proba = answers.labels.iloc[0], answers.scores.iloc[0]
@@ -207,7 +210,7 @@ def test_only_uploads_are_given_out(client: TestClient, tmp_path: Path) -> None:
 def test_a_request_that_the_page_would_not_send_is_refused(client: TestClient, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(np.zeros((4, 4), np.uint8)))
     meta = {"meta": {"_type": "gradio.FileData"}}
-    good: list[Any] = [None] * 7
+    good: list[Any] = [None] * 8
     for data in (
         [*good],
         [*good, [], []],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +15,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import polyfuse as pf
+from polyfuse.data.points import to_npy
 from polyfuse.serving.cells import tiny_png, tiny_wav
 from serving.client import Asked
 
@@ -29,8 +31,10 @@ def asked(predictor: pf.Predictor) -> Iterator[Asked]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _media() -> None:
-    """Tell what an image and a recording are, which no schema can."""
-    for name, made in (("image", st.builds(tiny_png, st.integers(1, 20))), ("audio", st.just(tiny_wav()))):
+    """Tell what an image, a recording and a file of points are, which no schema can."""
+    clouds = st.integers(1, 20).map(lambda count: to_npy(np.eye(count, 3, dtype=np.float32)))
+    pictures = st.builds(tiny_png, st.integers(1, 20))
+    for name, made in (("image", pictures), ("audio", st.just(tiny_wav())), ("points", clouds)):
         schemathesis.openapi.format(name, made.map(lambda data: base64.b64encode(data).decode()))
 
 

@@ -21,6 +21,9 @@ THREATS: Registry[Threat] = Registry(
         "patch": "polyfuse.attacks.threats:PatchThreat",
         "characters": "polyfuse.attacks.text:CharactersThreat",
         "words": "polyfuse.attacks.text:WordsThreat",
+        "displace": "polyfuse.attacks.points:DisplaceThreat",
+        "drop": "polyfuse.attacks.points:DropThreat",
+        "add": "polyfuse.attacks.points:AddThreat",
         "ranges": "polyfuse.attacks.table:RangesThreat",
     },
 )
@@ -44,6 +47,7 @@ _DEFAULTS = {
     "image": "linf",
     "audio": "snr",
     "text": "characters",
+    "points": "displace",
     "number": "ranges",
     "category": "ranges",
     "embedding": "l2",

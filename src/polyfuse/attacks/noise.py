@@ -17,6 +17,7 @@ from polyfuse.data.schema import Schema
 UNITS = {
     "image": "pixels in [0, 1]",
     "audio": "samples in [-1, 1]",
+    "points": "the cloud's own unit",
     "embedding": "the vector's own unit",
     "number": "numbers as the table encoder scales them, in [-3, 3]",
 }
@@ -56,7 +57,7 @@ def check_noise(noise: Mapping[str, float], schema: Schema, encoder: Callable[[s
         if not encoder(name).continuous or not any(column.type in UNITS for column in schema.of(name)):
             raise InputError(
                 f"{place}: {name!r} has no continuous input that noise could be added to; give images, recordings,"
-                " vectors or numbers, and leave it out"
+                " clouds, vectors or numbers, and leave it out"
             )
         if not (isinstance(deviation, int | float) and deviation > 0 and math.isfinite(deviation)):
             raise InputError(

@@ -18,9 +18,9 @@ _HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # of all querie
 class SquareAttack(Attack):
     """Random search over blocks (Andriushchenko et al. 2020): where a change of one block does damage, it stays.
 
-    A block is a square of an image, a stretch of a recording or a vector; what it becomes lies at the border of the
-    region. Blocks cover a share of the input that halves as the search goes on. Gradients play no part, so neither do
-    they mislead it.
+    A block is a square of an image, a stretch of a recording or a vector, points of a cloud that lie together; what it
+    becomes lies at the border of the region. Blocks cover a share of the input that halves as the search goes on.
+    Gradients play no part, so neither do they mislead it.
 
     Source: Square Attack, https://arxiv.org/abs/1912.00049.
 

@@ -23,7 +23,7 @@ from polyfuse.core.version import __version__
 
 app = typer.Typer(
     name="polyfuse",
-    help="From a table of text, images, audio and numbers to a trained, measured, saved model.\n\n"
+    help="From a table of text, images, audio, point clouds and numbers to a trained, measured, saved model.\n\n"
     "Begin with  [bold]polyfuse demo[/bold],  then"
     "  [bold]polyfuse fit train.csv --target COLUMN --out runs/mine[/bold].",
     epilog="Exit codes: 0 done, 1 the work failed, 2 the call or its input is wrong, 3 drift was found, or a refit"

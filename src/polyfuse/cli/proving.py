@@ -15,7 +15,7 @@ Budgets = Annotated[
     typer.Option(
         "--budget",
         "-b",
-        help="By how much: linf, l2, snr, patch, characters, words, ranges. May be repeated.",
+        help="By how much: linf, l2, snr, patch, displace, drop, add, characters, words, ranges. May be repeated.",
         metavar="MODALITY=THREAT:RADIUS",
     ),
 ]

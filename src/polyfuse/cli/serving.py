@@ -30,6 +30,7 @@ def serve(
     max_rows: Annotated[int, typer.Option(help="Rows of a request.", min=1)] = 256,
     max_megapixels: Annotated[float, typer.Option(help="Of an image.", min=0.001)] = 25.0,
     max_seconds: Annotated[float, typer.Option(help="Of a recording.", min=0.001)] = 300.0,
+    max_points: Annotated[int, typer.Option(help="Of a point cloud.", min=1)] = 1_000_000,
     max_text: Annotated[int, typer.Option(help="Characters of a text.", min=1)] = 100_000,
     memory: Annotated[int, typer.Option(help="MiB for decoded media of all requests under way.", min=1)] = 1024,
     key_file: Annotated[
@@ -75,6 +76,7 @@ def serve(
         max_body=round(max_body * _MIB),
         max_pixels=round(max_megapixels * 1_000_000),
         max_seconds=max_seconds,
+        max_points=max_points,
         max_letters=max_text,
         max_rows=max_rows,
         memory=memory * _MIB,

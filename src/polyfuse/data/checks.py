@@ -20,7 +20,7 @@ from polyfuse.data.targets import AnswerReader, no_answer
 #: A training needs so many rows.
 MIN_ROWS = 10
 MAX_CLASSES = 1000
-_DECODED = frozenset({"image", "audio", "embedding"})
+_DECODED = frozenset({"image", "audio", "points", "embedding"})
 
 
 @dataclass(frozen=True)

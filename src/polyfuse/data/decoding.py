@@ -12,11 +12,12 @@ from PIL import Image
 from polyfuse.core.types import Sound
 from polyfuse.data.cells import embedding, is_missing
 from polyfuse.data.images import decode_images
-from polyfuse.data.media import Loaded, MediaFolder, MediaType, content, decode_audio, load
+from polyfuse.data.media import MEDIA_TYPES, Loaded, MediaFolder, content, decode_audio, load
+from polyfuse.data.points import decode_points
 from polyfuse.data.schema import Column, Schema
 from polyfuse.data.statistics import SCALARS
 
-#: Decoded images and recordings are kept up to this size; above, they are decoded again when they are asked for.
+#: Decoded media are kept up to this size; above, they are decoded again when they are asked for.
 MEMORY = 1 << 30
 
 
@@ -33,7 +34,7 @@ class Decoded(Protocol):
         """Return a hash of what a cell holds."""
 
     def loaded(self, name: str, position: int) -> list[Loaded]:
-        """Return what a cell of images or of a recording holds, not decoded; see `media.load`."""
+        """Return what a cell of media holds, not decoded; see `media.load`."""
 
 
 class ReplacedCells:
@@ -63,11 +64,13 @@ class ReplacedCells:
         return _digest(self._others[place])
 
     def loaded(self, name: str, position: int) -> list[Loaded]:
-        """Return what a cell of images or of a recording holds, not decoded where it was not replaced."""
+        """Return what a cell of media holds, not decoded where it was not replaced."""
         place = (name, position)
         if place not in self._others:
             return self._cells.loaded(name, position)
         value = self._others[place]
+        if isinstance(value, np.ndarray):
+            return [value]
         return [(value.samples, value.rate)] if isinstance(value, Sound) else list(value or ())
 
 
@@ -96,13 +99,13 @@ class JoinedCells:
         return cells.digest(name, there)
 
     def loaded(self, name: str, position: int) -> list[Loaded]:
-        """Return what a cell of images or of a recording holds, not decoded."""
+        """Return what a cell of media holds, not decoded."""
         cells, there = self._places[position]
         return cells.loaded(name, there)
 
 
 class Cells:
-    """The decoded cells of a table's columns, those of images and recordings kept while there is room.
+    """The decoded cells of a table's columns, media kept while there is room.
 
     Args:
         columns: cells by the name of their column; one that the schema knows and that is not here is missing.
@@ -153,17 +156,16 @@ class Cells:
         return self._decode(column, place)
 
     def digest(self, name: str, position: int) -> bytes:
-        """Return a hash of what a cell holds; images and recordings are not decoded for it.
+        """Return a hash of what a cell holds; media are not decoded for it.
 
         Raises:
             CellError: a file cannot be read.
         """
         place = (name, position)
-        type = self._columns[name].type
         if place not in self:
             return b"missing"
         if place not in self._digests:
-            if type in ("image", "audio"):
+            if self._columns[name].type in MEDIA_TYPES:
                 found = content(self.loaded(name, position))
             else:
                 found = _digest(self.get(name, position))
@@ -171,15 +173,14 @@ class Cells:
         return self._digests[place]
 
     def loaded(self, name: str, position: int) -> list[Loaded]:
-        """Return what a cell of images or of a recording holds, not decoded.
+        """Return what a cell of media holds, not decoded.
 
         Raises:
             CellError: a file cannot be read.
         """
         if (name, position) not in self:
             return []
-        kind: MediaType = "image" if self._columns[name].type == "image" else "audio"
-        return load(self._cells[name][position], kind, self._media)
+        return load(self._cells[name][position], MEDIA_TYPES[self._columns[name].type], self._media)
 
     def _decode(self, column: Column, place: tuple[str, int]) -> Any:
         loaded = self.loaded(*place)
@@ -187,9 +188,12 @@ class Cells:
         if column.type == "image":
             value = decode_images(loaded)
             size = sum(3 * image.width * image.height for image in value)
-        else:
+        elif column.type == "audio":
             value = decode_audio(loaded)
             size = value.samples.nbytes
+        else:
+            value = decode_points(loaded, column.size)
+            size = value.nbytes
         # What is kept in memory is what was hashed: a file that changes later is not mistaken for it.
         self._digests[place] = content(loaded)
         if size <= self._room:
@@ -215,5 +219,6 @@ def _digest(value: Any) -> bytes:
         elif isinstance(part, Sound):
             whole.update(repr(part.rate).encode() + part.samples.tobytes())
         else:
-            whole.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
+            shape = repr(part.shape).encode() if isinstance(part, np.ndarray) and part.ndim > 1 else b""
+            whole.update(shape + part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
     return whole.digest()

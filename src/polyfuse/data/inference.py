@@ -32,9 +32,9 @@ def infer_schema(
         task: what is asked of it, where the inferred one is not wanted; of several, of all or by name.
         types: type of a column, where the inferred one is not wanted; "ignore" leaves it out.
         modalities: name to columns; a column named here is used even if it looks like an identifier, one that is not
-            named is left out. When None: all images are the modality `image`, all recordings `audio`, texts `text`,
-            numbers, categories and datetimes `table`, vectors `embedding`; several columns of images, recordings or
-            vectors are a modality each, named like the column.
+            named is left out. When None: all images are the modality `image`, all recordings `audio`, clouds `points`,
+            texts `text`, numbers, categories and datetimes `table`, vectors `embedding`; several columns of images,
+            recordings, clouds or vectors are a modality each, named like the column.
         ignore: columns to leave out.
 
     Raises:
@@ -153,6 +153,7 @@ def _default_modalities(columns: Sequence[Column]) -> dict[str, list[str]]:
 
     alone("image")
     alone("audio")
+    alone("points")
     if texts:
         found["text"] = texts
     if cells:

@@ -3,9 +3,11 @@
 It is chosen from the cells that are not missing; the first rule that fits decides:
 
 - none: left out.
-- PIL images, arrays of two or three axes, lists of images: image.
+- arrays (n, c) of decimals with 2 ≤ c ≤ 6 < n, which would be an image of few pixels' width, and lists of at least two
+  points, each a list of 2 to 6 numbers, or JSON lists of them: points.
+- PIL images, other arrays of two or three axes, lists of images: image.
 - (array, rate), `{"array", "sampling_rate"}`: audio.
-- bytes, `{"bytes", "path"}`: image or audio, by their first bytes or by the ending of the path.
+- bytes, `{"bytes", "path"}`: image, audio or points, by their first bytes or by the ending of the path.
 - lists or arrays of numbers, of one length, or JSON lists of them: embedding.
 - the same word, number or date in every row: left out as constant.
 - booleans; whole numbers of one or two different values: category.
@@ -14,7 +16,8 @@ It is chosen from the cells that are not missing; the first rule that fits decid
 - whole numbers that count the rows (rising, at least every second one used, none missing): left out as an identifier,
   unless the table has nothing else.
 - other numbers: number. Dates and times: datetime.
-- text that ends like an image (`.png` …) or a recording (`.wav` …) in half of the cells: image, audio.
+- text that ends like an image (`.png` …), a recording (`.wav` …) or a cloud (`.ply` …) in half of the cells: image,
+  audio, points.
 - text that is a number (`12`, `1,234`) in nine of ten cells, none with a leading zero: as numbers; the rest is missing.
 - text that is an ISO 8601 date or time in nine of ten cells: datetime; the rest is missing.
 - text of few different values, each twice on average: category. Few are 10, or a tenth of the cells; of prose, which
@@ -39,7 +42,8 @@ from typing import Any
 import numpy as np
 
 from polyfuse.data.cells import category, is_missing, json_list, number, parse_moment, shown
-from polyfuse.data.media import named_type, sniff
+from polyfuse.data.media import MEDIA_TYPES, named_type, sniff
+from polyfuse.data.points import FEWEST, WIDEST
 from polyfuse.data.schema import ColumnType
 
 _MOST = 0.9
@@ -85,8 +89,8 @@ def guess_type(name: str, cells: Sequence[Any]) -> Guess:
         return Guess(None, f"cells of several kinds: {', '.join(sorted(kinds))}")
     if kind == "embedding":
         return _guess_embedding([cell for cell in found if _kind(cell) == kind])
-    if kind in ("image", "audio"):
-        return Guess("image" if kind == "image" else "audio")
+    if kind in MEDIA_TYPES:
+        return Guess(MEDIA_TYPES[kind])
     odd = next(cell for cell in found if _kind(cell) == kind)
     return Guess(None, f"its cells hold {shown(odd)}, which is none of the types")
 
@@ -113,8 +117,13 @@ def _kind(cell: Any) -> str:
             return named_type(path) or "other"
         return _kind(data) if isinstance(data, bytes) else "other"
     if isinstance(cell, list | tuple) or (isinstance(cell, np.ndarray) and cell.dtype == object):
-        return _kind_of_list([part for part in cell if not is_missing(part)])
+        first = next((part for part in cell if not is_missing(part)), None)
+        # Of many points a few tell; of numbers each could be none.
+        some = cell[:_FEW] if isinstance(first, list | tuple | np.ndarray) else cell
+        return _kind_of_list([part for part in some if not is_missing(part)])
     if hasattr(cell, "ndim") and hasattr(cell, "shape"):
+        if cell.ndim == 2 and FEWEST <= cell.shape[1] <= WIDEST < cell.shape[0] and "float" in str(cell.dtype):
+            return "points"
         return "embedding" if cell.ndim == 1 else "image" if cell.ndim in (2, 3) else "other"
     return "image" if type(cell).__module__.startswith("PIL.") else "other"
 
@@ -125,6 +134,8 @@ def _kind_of_list(parts: Sequence[Any]) -> str:
     if all(isinstance(part, Real) for part in parts):
         return "embedding"
     kinds = {(named_type(part) if isinstance(part, str) else _kind(part)) or "other" for part in parts[:_FEW]}
+    if kinds == {"embedding"} and len(parts) > 1 and all(FEWEST <= len(part) <= WIDEST for part in parts[:_FEW]):
+        return "points"
     return "image" if kinds == {"image"} else "other"
 
 
@@ -155,9 +166,12 @@ def _guess_values(name: str, found: Sequence[Any], names: Sequence[str], kinds: 
     media.pop(None, None)
     if media and media.total() * 2 >= len(names):
         return Guess(media.most_common(1)[0][0])
-    lists = [vector for text in names if (vector := json_list(text)) and all(isinstance(v, Real) for v in vector)]
-    if len(lists) >= _MOST * len(names):
-        return _guess_embedding(lists)
+    lists = [parts for text in names if (parts := json_list(text))]
+    vectors = [found for found in lists if all(isinstance(part, Real) for part in found)]
+    if len(vectors) >= _MOST * len(names):
+        return _guess_embedding(vectors)
+    if sum(_kind_of_list(found) == "points" for found in lists) >= _MOST * len(names):
+        return Guess("points")
     values = [number(text) for text in names]
     numeric = [value for value in values if value == value]
     if len(numeric) >= _MOST * len(names) and not any(_LEADING_ZERO.fullmatch(text.strip()) for text in names):

@@ -1,4 +1,4 @@
-"""Images and recordings in cells: found, read, told apart; recordings decoded. Bounded in size, and never fetched."""
+"""Media in cells: found, read, told apart; recordings decoded. Bounded in size, and never fetched."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polyfuse.core.types import Sound
-from polyfuse.data.cells import CellError, is_missing, shown
+from polyfuse.data.cells import CellError, is_missing, json_list, shown
+from polyfuse.data.points import points_array
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,8 +32,16 @@ MAX_RATE = 1_000_000
 
 IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 AUDIO_ENDINGS = frozenset({".wav", ".flac", ".ogg", ".mp3", ".opus"})
+POINTS_ENDINGS = frozenset({".npy", ".ply", ".xyz", ".pts"})
 
-MediaType: TypeAlias = Literal["image", "audio"]
+MediaType: TypeAlias = Literal["image", "audio", "points"]
+_TYPES_OF_ENDINGS: dict[str, MediaType] = {
+    **dict.fromkeys(IMAGE_ENDINGS, "image"),
+    **dict.fromkeys(AUDIO_ENDINGS, "audio"),
+    **dict.fromkeys(POINTS_ENDINGS, "points"),
+}
+#: Column types whose cells may be files.
+MEDIA_TYPES: Mapping[str, MediaType] = {"image": "image", "audio": "audio", "points": "points"}
 Loaded: TypeAlias = "bytes | Image | NDArray[Any] | tuple[NDArray[Any], int]"
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
@@ -90,7 +99,8 @@ def load(cell: Any, type: MediaType, folder: MediaFolder) -> list[Loaded]:
 
     Args:
         cell: a path, bytes, `{"bytes": …, "path": …}`; of an image also a PIL image, an array, or a list of any of
-            these; of audio also (array, rate) or `{"array": …, "sampling_rate": …}`.
+            these; of audio also (array, rate) or `{"array": …, "sampling_rate": …}`; of points also an array, a list of
+            points, or JSON text of one.
         type: of the column.
         folder: where relative paths start from.
 
@@ -99,6 +109,8 @@ def load(cell: Any, type: MediaType, folder: MediaFolder) -> list[Loaded]:
     """
     if type == "audio":
         return [_load_audio(cell, folder)]
+    if type == "points":
+        return [_load_points(cell, folder)]
     if isinstance(cell, list | tuple) or (isinstance(cell, np.ndarray) and cell.dtype == object):
         parts = [part for part in cell if not is_missing(part)]
         if len(parts) > MAX_IMAGES:
@@ -175,7 +187,7 @@ def audio_size(loaded: list[Loaded]) -> tuple[int, float]:
 
 
 def sniff(data: bytes) -> MediaType | None:
-    """Tell by its first bytes whether a file is an image or a recording.
+    """Tell by its first bytes whether a file is an image, a recording or a point cloud.
 
     >>> sniff(b"\\x89PNG\\r\\n\\x1a\\n"), sniff(b"OggS"), sniff(b"hello")
     ('image', 'audio', None)
@@ -186,11 +198,11 @@ def sniff(data: bytes) -> MediaType | None:
         return "image" if data[8:12] == b"WEBP" else "audio"
     if data.startswith((b"fLaC", b"OggS", b"ID3", b"FORM")) or (data[:1] == b"\xff" and data[1:2] >= b"\xe0"):
         return "audio"
-    return None
+    return "points" if data.startswith((b"\x93NUMPY", b"ply\n", b"ply\r")) else None
 
 
 def named_type(name: str) -> MediaType | None:
-    """Tell by its ending whether a path names an image or a recording.
+    """Tell by its ending whether a path names an image, a recording or a point cloud.
 
     >>> named_type("a/b.PNG"), named_type("c.wav"), named_type("see a.png.")
     ('image', 'audio', None)
@@ -198,8 +210,7 @@ def named_type(name: str) -> MediaType | None:
     if len(name) > 1024 or "\n" in name:
         return None
     # Asked of every cell of a column of text, where to make a Path takes most of the time.
-    ending = os.path.splitext(name)[1].lower()  # noqa: PTH122
-    return "image" if ending in IMAGE_ENDINGS else "audio" if ending in AUDIO_ENDINGS else None
+    return _TYPES_OF_ENDINGS.get(os.path.splitext(name)[1].lower())  # noqa: PTH122
 
 
 def _bounded(data: bytes, example: str) -> bytes:
@@ -250,6 +261,18 @@ def _load_audio(cell: Any, folder: MediaFolder) -> Loaded:
     if not np.isscalar(rate) or not isinstance(rate, int | float | np.number) or not 1 <= rate <= MAX_RATE:
         raise CellError(f"the rate must be between 1 and {MAX_RATE:,} Hz", shown(rate))
     return array, int(rate)
+
+
+def _load_points(cell: Any, folder: MediaFolder) -> Loaded:
+    if isinstance(cell, str) and (listed := json_list(cell)) is not None:
+        cell = listed
+    data = _load_file(cell, folder)
+    if data is not None:
+        return data
+    array = points_array(cell)
+    if array is None:
+        raise CellError("a point cloud is expected: a path, bytes, an array or a list of points", shown(cell))
+    return array
 
 
 def _array(cell: Any) -> NDArray[Any] | None:

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from polyfuse.data.images import decode_images
-from polyfuse.data.media import Loaded, decode_audio
+from polyfuse.data.media import MEDIA_TYPES, Loaded, decode_audio
+from polyfuse.data.points import decode_points, to_npy
 from polyfuse.data.rows import Rows
 from polyfuse.data.schema import Column, Schema
 
@@ -20,8 +21,8 @@ _NUMBERS = frozenset({"number", "datetime"})
 def portable_row(rows: Rows, row: int) -> tuple[dict[str, Any], int]:
     """Return one row's cells and answers by column, and about how many bytes they take.
 
-    Files go in as they are; arrays and images in memory as PNG, 8-bit RGB, and as WAV, float32 in mono. What is read
-    of it is what was read of the row.
+    Files go in as they are; images and recordings in memory as PNG, 8-bit RGB, and as WAV, float32 in mono; clouds as
+    NPY, float32. What is read of it is what was read of the row.
     """
     cells, size = {}, 0
     for column in rows.schema.columns:
@@ -48,22 +49,24 @@ def portable_table(rows: Sequence[dict[str, Any]], schema: Schema) -> pd.DataFra
 def _cell(rows: Rows, column: Column, row: int) -> tuple[Any, int]:
     """Return a cell as Parquet has it, None where it is missing, and about how many bytes it takes."""
     if column.type == "image":
-        images = [_bytes(part, image=True) for part in rows.loaded(column.name, row)]
+        images = [_bytes(part, column) for part in rows.loaded(column.name, row)]
         return [{"bytes": data, "path": None} for data in images] or None, sum(map(len, images))
-    if column.type == "audio":
-        sounds = [_bytes(part, image=False) for part in rows.loaded(column.name, row)]
-        return {"bytes": sounds[0], "path": None} if sounds else None, sum(map(len, sounds))
+    if column.type in MEDIA_TYPES:
+        files = [_bytes(part, column) for part in rows.loaded(column.name, row)]
+        return {"bytes": files[0], "path": None} if files else None, sum(map(len, files))
     value = rows.cell(column.name, row)
     if isinstance(value, np.ndarray):
         return value.astype(np.float32), 4 * value.size
     return value, len(value.encode()) if isinstance(value, str) else 8
 
 
-def _bytes(part: Loaded, *, image: bool) -> bytes:
+def _bytes(part: Loaded, column: Column) -> bytes:
     if isinstance(part, bytes):
         return part
+    if column.type == "points":
+        return to_npy(decode_points([part], column.size))
     buffer = io.BytesIO()
-    if image:
+    if column.type == "image":
         decode_images([part])[0].save(buffer, format="PNG")
     else:
         import soundfile

@@ -78,7 +78,7 @@ class Rows:
         """Return a decoded cell for each column of a modality, None where one is missing; None when all are.
 
         Text and categories are str, numbers float, datetimes float (seconds since 1970 UTC), images lists of RGB
-        images, audio `Sound`, embeddings (size,) float32.
+        images, audio `Sound`, points (points, numbers) and embeddings (size,) float32.
         """
         position = int(self.positions[row])
         cells = tuple(self._cells.get(name, position) for name in self.schema.modalities[modality])
@@ -95,7 +95,7 @@ class Rows:
         return {place: cell for place, cell in found.items() if cell is not None}
 
     def loaded(self, column: str, row: int) -> list[Loaded]:
-        """Return what one cell of images or of a recording holds, not decoded; nothing where it is missing."""
+        """Return what one cell of media holds, not decoded; nothing where it is missing."""
         return self._cells.loaded(column, int(self.positions[row]))
 
     def text(self, modality: str, row: int) -> str | None:
@@ -117,7 +117,7 @@ class Rows:
         return whole.digest()
 
     def digest_of_cell(self, column: str, row: int) -> bytes:
-        """Return a hash of what one cell holds; images and recordings are not decoded for it."""
+        """Return a hash of what one cell holds; media are not decoded for it."""
         return self._cells.digest(column, int(self.positions[row]))
 
     def subset(self, rows: Sequence[int]) -> Rows:
@@ -233,7 +233,7 @@ def read_rows(
         on_bad_row: "raise" reports every problem; "skip" leaves out the rows that have one; "absent" takes cells that
             cannot be read for missing, and leaves out only rows whose target cannot be read (none of several).
         progress: shows how far it is.
-        memory: room for decoded images and recordings, in bytes; those beyond are decoded when they are asked for.
+        memory: room for decoded media, in bytes; those beyond are decoded when they are asked for.
 
     Raises:
         DataError: with every problem found.

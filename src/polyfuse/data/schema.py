@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-ColumnType = Literal["text", "image", "audio", "number", "category", "datetime", "embedding"]
+ColumnType = Literal["text", "image", "audio", "points", "number", "category", "datetime", "embedding"]
 #: What may be asked of one column.
 ColumnTask = Literal["classification", "multilabel", "regression"]
 Task = Literal["classification", "multilabel", "regression", "several"]
@@ -31,8 +31,9 @@ class Column(Strict):
         quantiles: of a number or a datetime (seconds since 1970), its 0 %, 2 %, …, 100 % quantiles: 51 values.
         whole: of a number, whether the training rows have whole ones only.
         size: of an embedding, its length; of images, the median of the longer side in pixels; of audio, the median rate
-            in Hz.
+            in Hz; of points, the numbers of each.
         duration: of audio, the 95 % quantile of its length in seconds.
+        scales: of points, the root mean square of each number after the coordinates.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Column(Strict):
     whole: bool = False
     size: int | None = None
     duration: float | None = None
+    scales: list[float] = []
 
 
 class Target(Strict):

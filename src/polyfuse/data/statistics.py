@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from polyfuse.data.cells import CellError, category, embedding, is_missing, moment, number, shown, text
 from polyfuse.data.images import image_size
 from polyfuse.data.media import MediaFolder, audio_size, load
+from polyfuse.data.points import Cloud, coordinates, decode_points
 from polyfuse.data.schema import Column, ColumnType
 
 #: A category that occurs less often is treated like one that was never seen.
@@ -44,6 +45,11 @@ def describe(name: str, type: ColumnType, cells: Sequence[Any], folder: MediaFol
             return Column(name=name, type=type, missing=missing), []
         rate, duration = int(np.median([rate for rate, _ in sizes])), float(np.quantile([s for _, s in sizes], 0.95))
         return Column(name=name, type=type, missing=missing, size=rate, duration=duration), []
+    if type == "points":
+        clouds = [
+            cloud for cell in _some(found) for cloud in _try(lambda c: [decode_points(load(c, "points", folder))], cell)
+        ]
+        return _points(Column(name=name, type=type, missing=missing), clouds), []
     if type == "embedding":
         lengths = Counter(len(vector) for cell in found for vector in _try(lambda c: [embedding(c)], cell))
         size = lengths.most_common(1)[0][0] if lengths else None
@@ -66,6 +72,17 @@ def describe(name: str, type: ColumnType, cells: Sequence[Any], folder: MediaFol
         )
     whole = type == "number" and all(float(value).is_integer() for value in values if math.isfinite(value))
     return Column(name=name, type=type, missing=missing, quantiles=quantiles(values), whole=whole), notes
+
+
+def _points(column: Column, clouds: Sequence[Cloud]) -> Column:
+    """Return a column of points with the usual numbers of each, and how large they are beside the coordinates."""
+    if not clouds:
+        return column
+    size = Counter(cloud.shape[1] for cloud in clouds).most_common(1)[0][0]
+    squares = [
+        np.square(cloud[:, coordinates(size) :], dtype=np.float64).mean(0) for cloud in clouds if cloud.shape[1] == size
+    ]
+    return column.model_copy(update={"size": size, "scales": np.sqrt(np.mean(squares, axis=0)).tolist()})
 
 
 def quantiles(values: Sequence[float]) -> list[float]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from polyfuse.core.types import Sound
+from polyfuse.data.points import Cloud, coordinates
 from polyfuse.data.schema import ColumnType
 from polyfuse.metrics.metric import Array
 
@@ -23,6 +24,7 @@ MEASURES: Mapping[ColumnType, tuple[str, ...]] = {
     "text": ("length", "share of letters"),
     "image": ("brightness", "contrast", "detail", "size"),
     "audio": ("duration", "loudness", "crossings"),
+    "points": ("points", "spread", "flatness"),
     "embedding": ("norm",),
     "category": (),
     "datetime": (),
@@ -34,7 +36,8 @@ def measured(type: ColumnType, cells: Sequence[Any]) -> dict[str, Array]:
 
     Of a text its characters and the share of letters among them; of images mean, standard deviation and mean difference
     of neighbours of the grey values in [0, 1], and the longer side in pixels; of a recording seconds, decibels of full
-    scale and changes of sign a second; of a vector its Euclidean length.
+    scale and changes of sign a second; of a cloud its points, the root mean square of their distances to the mean in
+    their own unit, and the share of that along the axis on which it is least; of a vector its Euclidean length.
     """
     names = MEASURES[type]
     if not names:
@@ -84,6 +87,15 @@ def _audio(cell: Sound) -> tuple[float, ...]:
     return seconds, loud, changes / seconds
 
 
+def _points(cell: Cloud) -> tuple[float, ...]:
+    places = cell[:, : coordinates(cell.shape[1])].astype(np.float64)
+    # By its singular values: how far points lie along three axes of the cloud's own, whatever way it is turned.
+    along = np.linalg.svd(places - places.mean(0), compute_uv=False) / np.sqrt(len(places))
+    spread = float(np.sqrt(np.square(along).sum()))
+    least = float(along[-1]) if len(places) >= places.shape[1] else 0.0
+    return float(len(cell)), spread, least / spread if spread else 0.0
+
+
 def _embedding(cell: Any) -> tuple[float, ...]:
     return (float(np.linalg.norm(np.asarray(cell, dtype=np.float64))),)
 
@@ -93,5 +105,6 @@ _OF: Mapping[ColumnType, Callable[[Any], tuple[float, ...]]] = {
     "text": _text,
     "image": _image,
     "audio": _audio,
+    "points": _points,
     "embedding": _embedding,
 }

@@ -30,6 +30,7 @@ _SIZES: dict[str, tuple[str, Callable[[Any], float]]] = {
     "text": (" words", lambda cell: float(len(cell.split()))),
     "audio": (" s", lambda cell: len(cell.samples) / cell.rate),
     "image": (" pixels wide", lambda cell: float(cell[0].width)),
+    "points": (" points", lambda cell: float(len(cell))),
 }
 
 

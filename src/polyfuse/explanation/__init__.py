@@ -6,7 +6,7 @@ from polyfuse.explanation.counterfactual import Change, Counterfactual, Counterf
 from polyfuse.explanation.explaining import FAST, Effort, explain_model
 from polyfuse.explanation.methods import METHODS, Method
 from polyfuse.explanation.neighbours import Neighbour
-from polyfuse.explanation.parts import AudioPart, ImagePart, Part, TablePart, TextPart
+from polyfuse.explanation.parts import AudioPart, CloudPart, ImagePart, Part, TablePart, TextPart
 from polyfuse.explanation.report import Explanations, Gain, RowExplanation
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "METHODS",
     "AudioPart",
     "Change",
+    "CloudPart",
     "Counterfactual",
     "Counterfactuals",
     "Effort",

@@ -92,6 +92,8 @@ class ColumnsSubject(Subject):
 
 def shown(column: Column, cell: Any) -> Any:
     """Return a cell as a JSON value that a person reads."""
+    if isinstance(cell, np.ndarray) and cell.ndim == 2:
+        return f"cloud of {len(cell)}"
     if isinstance(cell, np.ndarray):
         return f"vector of {len(cell)}"
     if isinstance(cell, Sound):

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from polyfuse.explanation.faithfulness import Faithfulness
 from polyfuse.explanation.methods import Convergence, Floats
 
-Kind: TypeAlias = Literal["image", "text", "audio", "table"]
+Kind: TypeAlias = Literal["image", "text", "audio", "points", "table"]
 #: Cells a side that JSON has of a map.
 MOST_CELLS = 64
+#: Points that JSON has of a cloud.
+MOST_POINTS = 2048
 _DIGITS = 6
 
 
@@ -143,6 +145,35 @@ class AudioPart(Part):
         sums = [float(self.weights[a:b].sum()) for a, b in itertools.pairwise(edges)]
         times = (edges / len(self.weights) * self.seconds).tolist()
         return _ranked([f"{a:.2f} to {b:.2f} s" for a, b in itertools.pairwise(times)], sums)
+
+
+@dataclass(frozen=True, eq=False)
+class CloudPart(Part):
+    """Points as the encoder reads them.
+
+    Attributes:
+        places: (points, axes) their coordinates.
+        weights: (points,).
+    """
+
+    kind: ClassVar[Kind] = "points"
+
+    places: Floats
+    weights: Floats
+
+    def shown(self) -> dict[str, Any]:
+        """Return places and weights of points, of many some of them."""
+        some = np.linspace(0, len(self.places) - 1, min(MOST_POINTS, len(self.places))).astype(int)
+        return {"places": rounded(self.places[some].tolist()), "weights": rounded(self.weights[some].tolist())}
+
+    def ranked(self) -> list[tuple[str, float]]:
+        """Return the octants around the middle, of two axes the quadrants."""
+        upper = self.places >= (self.places.min(0) + self.places.max(0)) / 2
+        found = []
+        for ends in itertools.product((False, True), repeat=self.places.shape[1]):
+            name = ", ".join(f"{'high' if end else 'low'} {axis}" for end, axis in zip(ends, "xyz", strict=False))
+            found.append((name, float(self.weights[(upper == ends).all(1)].sum())))
+        return sorted(found, key=lambda pair: -abs(pair[1]))
 
 
 @dataclass(frozen=True, eq=False)

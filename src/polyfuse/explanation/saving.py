@@ -1,4 +1,4 @@
-"""Explanations to look at: pictures, words, and all of it as JSON."""
+"""Explanations to look at: pictures, clouds, words, and all of it as JSON."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from PIL import Image
 
 from polyfuse.core.errors import InputError
 from polyfuse.core.files import strict_json, whole_folder
+from polyfuse.data.points import to_ply
 from polyfuse.explanation.methods import Floats
-from polyfuse.explanation.parts import AudioPart, ImagePart, Part, TextPart, resampled, rounded
+from polyfuse.explanation.parts import AudioPart, CloudPart, ImagePart, Part, TextPart, resampled, rounded
 
 if TYPE_CHECKING:
     from polyfuse.explanation.report import Explanations
@@ -82,6 +83,8 @@ def _write_part(part: Part, stem: Path) -> None:
         overlay(part).save(stem.with_name(stem.name + ".png"))
     elif isinstance(part, AudioPart):
         _draw(part, stem.with_name(stem.name + ".png"))
+    elif isinstance(part, CloudPart):
+        stem.with_name(stem.name + ".ply").write_bytes(to_ply(part.places, colours(part.weights)))
     elif isinstance(part, TextPart):
         words: list[dict[str, Any]] = [
             {"word": word, "column": column, "weight": rounded(weight)}

@@ -1,4 +1,4 @@
-"""Images, recordings, words and columns, each in pieces."""
+"""Images, recordings, clouds, words and columns, each in pieces."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from polyfuse.core.types import Tensors
+from polyfuse.data.geometry import parts_of
+from polyfuse.data.points import coordinates
 from polyfuse.explanation.columns import ColumnsSubject
 from polyfuse.explanation.methods import Floats
-from polyfuse.explanation.parts import AudioPart, ImagePart, Kind, resampled
+from polyfuse.explanation.parts import AudioPart, CloudPart, ImagePart, Kind, resampled
 from polyfuse.explanation.question import Changed, Question
 from polyfuse.explanation.rollout import attentions_of, rollout
 from polyfuse.explanation.subject import Place, Subject, evenly
 from polyfuse.explanation.words import WordsSubject
+from polyfuse.layers.clouds import sphere
 
 _GRID = 8  # pieces a side of an image
 _WINDOWS = 32  # pieces of a recording
+_PARTS = 24  # pieces of a cloud
 _BINS = 256  # of the envelope that is shown
 _MELS = 40
 
@@ -31,12 +35,14 @@ def subject_of(question: Question, name: str, seed: int) -> Subject:
     if types == {"text"}:
         return WordsSubject(question, name, seed)
     seams = list(question.model.encoder(name).continuous)
-    if len(seams) == 1 and types in ({"image"}, {"audio"}):
+    if len(seams) == 1 and types in ({"image"}, {"audio"}, {"points"}):
         axes = question.prepared(name, [question.values[name]])[seams[0]].ndim
         if types == {"image"} and axes == 5:
             return ImageSubject(question, name, seed)
         if types == {"audio"} and axes == 2:
             return SoundSubject(question, name, seed)
+        if types == {"points"} and axes == 3:
+            return CloudSubject(question, name, seed)
     # Of an encoder that reads something else there is nothing to show but its cells.
     return ColumnsSubject(question, name, seed)
 
@@ -186,6 +192,45 @@ class SoundSubject(_TensorSubject):
         bins = resampled(weights, len(envelope))
         shown = {"rate": self.rate, "seconds": self.length / self.rate, "wave": envelope}
         return AudioPart(**common, **cast("Any", shown), mel=mel_of(wave, self.rate), weights=bins)
+
+
+class CloudSubject(_TensorSubject):
+    """Points, in groups that lie together.
+
+    Points scattered come first: on the way from the middle a cloud only grows larger, which many encoders do not see.
+    """
+
+    kind: ClassVar[Kind] = "points"
+    baselines = ("scattered in its sphere", "gathered in the middle")
+
+    def __init__(self, question: Question, name: str, seed: int) -> None:
+        super().__init__(question, name, seed)
+        points = self._read()
+        self.axes = coordinates(points.shape[2])
+        middle, radius = sphere(points[:, :, : self.axes], self.encoder.alterable(self.tensors).any(2))
+        drawn = np.random.default_rng(seed)
+        far = drawn.standard_normal((points.shape[1], self.axes))
+        far *= drawn.random((len(far), 1)) ** (1 / self.axes) / np.linalg.norm(far, axis=1, keepdims=True)
+        scattered = points[:, torch.from_numpy(drawn.permutation(len(far))).to(points.device)]
+        scattered[:, :, : self.axes] = middle + radius * torch.from_numpy(far).to(points)
+        gathered = points.clone()
+        gathered[:, :, : self.axes] = middle
+        self.others = dict(zip(self.baselines, (scattered, gathered), strict=True))
+        places = points[0, :, : self.axes].cpu().numpy()
+        self.piece_of = parts_of(places, places, _PARTS)
+
+    def _where(self, kept: Tensor) -> Tensor:
+        return kept[:, torch.from_numpy(self.piece_of)][:, :, None]
+
+    def cells(self, found: Sequence[Tensor]) -> Floats:
+        """Return weights of points, summed over their numbers."""
+        weights: Floats = found[0][0].sum(1).double().cpu().numpy()
+        return weights
+
+    def part(self, weights: Floats, **common: Any) -> CloudPart:
+        """Return points and weights."""
+        places = self.tensors[self.seam][0, :, : self.axes].double().cpu().numpy()
+        return CloudPart(**common, places=places, weights=weights)
 
 
 def mel_of(wave: NDArray[np.float64], rate: int) -> Floats:

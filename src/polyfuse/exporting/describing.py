@@ -17,6 +17,7 @@ from polyfuse.encoders.convnet import ConvnetEncoder
 from polyfuse.encoders.embedding import EmbeddingEncoder
 from polyfuse.encoders.image_transformer import ImageTransformerEncoder
 from polyfuse.encoders.mel_convnet import MelConvnetEncoder
+from polyfuse.encoders.pointnet import PointNetEncoder
 from polyfuse.encoders.table import TableEncoder
 from polyfuse.encoders.transformer import TransformerEncoder
 from polyfuse.ensemble import Ensemble, Member
@@ -222,6 +223,10 @@ def _vectors(encoder: EmbeddingEncoder, columns: list[Column]) -> dict[str, Any]
     return {"kind": "vectors", "sizes": encoder.sizes}
 
 
+def _clouds(encoder: PointNetEncoder, columns: list[Column]) -> dict[str, Any]:
+    return {"kind": "clouds", "points": encoder.points, "size": encoder.size}
+
+
 #: By the function that prepares: a subclass that keeps it can be exported too.
 _PREPARATIONS: dict[Any, Callable[[Any, list[Column]], dict[str, Any]]] = {
     TransformerEncoder.prepare: _text,
@@ -231,4 +236,5 @@ _PREPARATIONS: dict[Any, Callable[[Any, list[Column]], dict[str, Any]]] = {
     MelConvnetEncoder.prepare: _cut_waves,
     TableEncoder.prepare: _table,
     EmbeddingEncoder.prepare: _vectors,
+    PointNetEncoder.prepare: _clouds,
 }

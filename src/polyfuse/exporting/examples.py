@@ -10,6 +10,7 @@ from polyfuse.data.schema import Column, Schema
 
 _MISSING = 0.1  # share of the cells that are left empty
 _LONGEST = 60  # words of a text
+_MOST_POINTS = 2000
 _WORDS = [
     "the",
     "a",
@@ -87,4 +88,6 @@ def example_cell(column: Column, random: np.random.Generator) -> Any:
         time = np.arange(max(1, round(rate * min(seconds, 10.0)))) / rate
         tone = np.sin(2 * np.pi * random.uniform(100, rate / 4) * time) + 0.1 * random.normal(size=len(time))
         return (np.float32(0.5 * tone), rate)
+    if column.type == "points":
+        return random.normal(size=(int(random.integers(1, _MOST_POINTS)), column.size or 3)).astype(np.float32)
     return random.normal(size=column.size or 1).tolist()

@@ -215,8 +215,8 @@ def _readme(about: dict[str, Any], difference: Difference, to: str) -> str:
         'runner.predict_proba([{"column": "value"}])',
         "```",
         "",
-        "A picture or recording is a path relative to the rows' file, bytes, or in JSON a data URI or"
-        ' `{"bytes": "<base64>"}`.',
+        "A picture, recording or cloud is a path relative to the rows' file, bytes, or in JSON a data URI or"
+        ' `{"bytes": "<base64>"}`; a cloud also a list of points.',
         "",
         f"Checked against the model: {difference}.",
         "",

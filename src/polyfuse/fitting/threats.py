@@ -57,7 +57,7 @@ def threats_of_training(recipe: Recipe, built: Built, schema: Schema) -> dict[st
         if threat is None or threat.discrete or not threat.continuous or not encoder.continuous:
             raise RecipeError(
                 f"adversarial.budgets: what training does to {name!r} would not be what {choice!r} allows: it knows"
-                " images, recordings and vectors; leave it out"
+                " images, recordings, clouds and vectors; leave it out"
             )
         if resting:
             raise _rests(name, "adversarial.budgets")
@@ -65,7 +65,7 @@ def threats_of_training(recipe: Recipe, built: Built, schema: Schema) -> dict[st
     if not threats and not recipe.adversarial.features:
         raise RecipeError(
             "adversarial: none of the modalities has a continuous input and an encoder that is trained; give an image,"
-            " a recording or a vector, with tuning: full"
+            " a recording, a cloud or a vector, with tuning: full"
         )
     return threats
 

@@ -12,6 +12,7 @@ import numpy as np
 from polyfuse.core.progress import Progress, Silent
 from polyfuse.data.rows import Rows
 from polyfuse.data.schema import Column, Schema, Target
+from polyfuse.quality.clouds import near_clouds
 from polyfuse.quality.looks import Look, look
 from polyfuse.quality.nearness import near_looks, near_number, near_texts, near_vectors
 
@@ -72,7 +73,7 @@ class Doubles:
         across: groups with rows of both tables; None where there is no other one.
         conflicts: groups of the table whose answers contradict each other.
         by_chance: pairs of rows of the table that would be equal if its columns were independent; from 1 on, equality
-            says little. 0 where rows have a text, an image, a recording or an embedding.
+            says little. 0 where rows have a text, a medium or an embedding.
         groups: of each row of the table a number, the same for rows that are nearly equal; for folds.
     """
 
@@ -102,8 +103,8 @@ def find_doubles(
     """Find the rows that are there twice.
 
     Two rows are nearly equal where the same cells are there, and each is near: texts, images, recordings and embeddings
-    as in `nearness`, numbers that are not all whole equal in four digits, all else equal. Where rounded numbers would
-    agree by chance, all digits count.
+    as in `nearness`, clouds as in `clouds`, numbers that are not all whole equal in four digits, all else equal. Where
+    rounded numbers would agree by chance, all digits count.
 
     Args:
         rows: of the table, with answers.
@@ -225,6 +226,8 @@ def _near(cells: Sequence[Any], column: Column) -> Sequence[Hashable]:
         return list(map(int, near_texts(cells)))
     if column.type == "embedding":
         return near_vectors(cells)
+    if column.type == "points":
+        return near_clouds(cells)
     # Whole numbers may be codes or years, and moments differ by seconds: four digits would be too few.
     rounded = column.type == "number" and not column.whole
     return [near_number(cell) for cell in cells] if rounded else list(cells)
@@ -232,7 +235,10 @@ def _near(cells: Sequence[Any], column: Column) -> Sequence[Hashable]:
 
 def _by_chance(keys: Sequence[Key], schema: Schema) -> float:
     """Return how many pairs of rows would have equal keys if columns were independent."""
-    if any(column.type in ("text", "image", "audio", "embedding") for column in schema.columns) or len(keys) < 2:
+    if (
+        any(column.type in ("text", "image", "audio", "points", "embedding") for column in schema.columns)
+        or len(keys) < 2
+    ):
         return 0.0
     pairs = len(keys) * (len(keys) - 1) / 2
     share = 1.0

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from polyfuse.core.progress import Progress, Silent
 from polyfuse.data.cells import CellError, category, is_missing, moment, number
+from polyfuse.data.media import MEDIA_TYPES
 from polyfuse.data.reading import Table
 from polyfuse.data.schema import Schema, Target
 from polyfuse.data.splits import folds
@@ -164,7 +165,7 @@ def _predicts(name: str, cells: Sequence[Any], asked: _Asked, schema: Schema, *,
         values = np.array([(plain or _number)(cell) for cell in cells])
         predicted = _by_tree(np.where(np.isfinite(values), values, np.nan), asked)
     else:
-        media = column is not None and column.type in ("image", "audio", "embedding")
+        media = column is not None and column.type in (*MEDIA_TYPES, "embedding")
         predicted = _by_table([_word(cell, only_there=media) for cell in cells], asked)
     truth = asked.values
     if asked.target.task == "regression":

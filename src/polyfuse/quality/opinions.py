@@ -18,6 +18,7 @@ from polyfuse.encoders.table import TableEncoder
 from polyfuse.learners import LEARNERS
 from polyfuse.learners.learner import Array, Cells, Design
 from polyfuse.learners.words import WordStatistics
+from polyfuse.quality.clouds import shapes_of
 from polyfuse.quality.doubles import Looks
 from polyfuse.quality.looks import vectors
 
@@ -146,6 +147,9 @@ def _designed(rows: Rows, looks: Looks, seed: int) -> tuple[Design, dict[str, st
             elif column.type == "embedding":
                 seen[column.name] = _kernel(_stacked(rows, column), seed)
                 what.append("vectors")
+            elif column.type == "points":
+                seen[column.name] = _kernel(shapes_of([rows.cell(column.name, row) for row in range(len(rows))]), seed)
+                what.append("shapes")
         plain = [column for column in columns if column.type in TableEncoder.reads]
         if plain:
             cells[modality] = _prepared(rows, plain)

@@ -23,7 +23,7 @@ class ColumnInfo:
 
     Attributes:
         name: as in the table.
-        type: text, image, audio, number, category, datetime, embedding; of a target its task; "" where it is left out.
+        type: as in the schema; of a target its task; "" where it is left out.
         role: "target", "left out", or the modality that it feeds.
         missing: share of the rows in which its cell is missing.
         distinct: different cells, as they are written.

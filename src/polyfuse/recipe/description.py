@@ -28,7 +28,7 @@ _MEDIA = frozenset({"text", "image", "audio"})
 Preset = Literal["fast", "balanced", "best"]
 #: What `auto` compares with the preset "fast": what costs least.
 FAST = {"candidates": ["alone", "words", "linear", "boosting", "concat"], "folds": 3}
-ColumnChoice = Literal["text", "image", "audio", "number", "category", "datetime", "embedding", "ignore"]
+ColumnChoice = Literal["text", "image", "audio", "points", "number", "category", "datetime", "embedding", "ignore"]
 
 
 def _names(value: object) -> object:

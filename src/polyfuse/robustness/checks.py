@@ -7,13 +7,13 @@ wrong where a defence looks better than it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from polyfuse.attacks import ATTACKS
 from polyfuse.attacks.problem import Problem
-from polyfuse.attacks.regions import Ball, Box, Region
+from polyfuse.attacks.regions import Box, Region
 from polyfuse.attacks.threat import Threat
 from polyfuse.core.progress import Progress, Silent
 from polyfuse.robustness.scene import Scene
@@ -126,9 +126,7 @@ def _by(factor: float) -> Callable[[Region], Region]:
     """Return what multiplies the radius of a region; a region without one stays."""
 
     def change(region: Region) -> Region:
-        if isinstance(region, Box | Ball):
-            return replace(region, radius=region.radius * factor)
-        return region
+        return region.scaled(region.clean.new_full((len(region.clean),), factor)) if region.grows else region
 
     return change
 

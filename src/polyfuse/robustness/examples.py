@@ -14,10 +14,12 @@ from PIL import Image, ImageChops
 from polyfuse.core.errors import InputError
 from polyfuse.core.files import whole_folder
 from polyfuse.core.types import Sound
+from polyfuse.data.points import to_npy, to_ply
 from polyfuse.data.rows import Rows
 
 _MOST = 20
 _LOUDER = 10  # the difference of two images is shown so much larger than it is
+_GREY, _RED = (150, 150, 150), (220, 40, 40)
 _SCALE = 4  # small images are enlarged, pixel by pixel
 
 
@@ -32,7 +34,9 @@ def check_free(folder: Path) -> None:
 
 
 def write_examples(folder: Path, clean: Rows, found: Rows, before: list[Any], after: list[Any]) -> None:
-    """Write the first rows whose answer was changed: images, recordings, and all that is words in `examples.json`.
+    """Write the first rows whose answer was changed: media, and all that is words in `examples.json`.
+
+    Clouds as NPY and, to be looked at, as PLY, in which the points that are not in the other one are red.
 
     Args:
         folder: is made, whole or not at all.
@@ -82,6 +86,16 @@ def _written(before: Any, after: Any, folder: Path, name: str) -> Any:
     if isinstance(before, str) and " " in before:
         marks = difflib.ndiff(before.split(), after.split())
         return {"before": before, "after": after, "words": [mark for mark in marks if mark[0] in "+-"]}
+    if isinstance(before, np.ndarray) and before.ndim == 2:
+        files = []
+        for which, cloud, other in (("before", before, after), ("after", after, before)):
+            known = {point.tobytes() for point in other}
+            here = np.array([point.tobytes() in known for point in cloud])
+            colours = np.where(here[:, None], _GREY, _RED).astype(np.uint8)
+            files += [f"{name}-{which}.npy", f"{name}-{which}.ply"]
+            (folder / files[-2]).write_bytes(to_npy(cloud))
+            (folder / files[-1]).write_bytes(to_ply(cloud, colours))
+        return files
     if isinstance(before, np.ndarray):
         return {"moved": float(np.linalg.norm(after - before)), "length": float(np.linalg.norm(before))}
     return {"before": before, "after": after}

@@ -13,8 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from polyfuse.data.cells import json_list, parse_moment, parse_number
 from polyfuse.data.media import MAX_IMAGES
+from polyfuse.data.points import FEWEST
 from polyfuse.data.schema import Column, ColumnType
 from polyfuse.serving.settings import Settings
 
@@ -60,7 +63,7 @@ class Cell:
         if isinstance(value, str) and self.column.type in ("number", "datetime"):
             number = parse_number(value)
             return number if number == number else value
-        if isinstance(value, str) and self.column.type == "embedding":
+        if isinstance(value, str) and self.column.type in ("embedding", "points"):
             return json_list(value) or value
         return value
 
@@ -88,11 +91,12 @@ def cell_of(column: Column, settings: Settings) -> Cell:
         schema = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "format": "date"}, _NUMBER]}
         example, about = "2026-01-31T12:00:00Z", "A date or time (ISO 8601), or seconds since 1970."
     elif kind == "embedding":
-        item = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
-        schema = {"type": "array", "items": item, "minItems": column.size or 1}
-        if column.size is not None:
-            schema["maxItems"] = column.size
-        example, about = [0.0] * (column.size or 1), f"{column.size} numbers."
+        schema, example, about = _vector(column), [0.0] * (column.size or 1), f"{column.size} numbers."
+    elif kind == "points":
+        many = {"type": "array", "items": _vector(column), "minItems": 1, "maxItems": settings.max_points}
+        schema = {"anyOf": [many, {"type": "string", "format": kind, "contentEncoding": "base64"}]}
+        example = np.eye(4, column.size or FEWEST).tolist()
+        about = f"A list of points, {column.size} numbers each; or an NPY, PLY or XYZ file as base64; never a path."
     else:
         one = {"type": "string", "format": kind, "contentEncoding": "base64"}
         schema = {"anyOf": [one, {"type": "array", "items": one, "maxItems": MAX_IMAGES}]} if kind == "image" else one
@@ -109,9 +113,7 @@ def medium(value: Any, kind: str) -> bytes:
     """
     if isinstance(value, bytes):
         return value
-    rule = f"{kind} is given as base64 or as a data URI (data:image/png;base64,…)".replace(
-        "image/png", "image/png" if kind == "an image" else "audio/wav"
-    )
+    rule = f"{kind} is given as base64 or as a data URI (data:{_URIS[kind]};base64,…)"
     if not isinstance(value, str):
         raise ValueError(rule)
     start = _DATA_URI.match(value[:200])
@@ -147,8 +149,16 @@ def tiny_wav(rate: int = 8000, samples: int = 160) -> bytes:
     return buffer.getvalue()
 
 
+_URIS = {"an image": "image/png", "a recording": "audio/wav", "a point cloud": "application/octet-stream"}
 _NUMBER = {"type": "number"}
 _PLAIN = [{"type": "number"}, {"type": "boolean"}]
+
+
+def _vector(column: Column) -> dict[str, Any]:
+    """Return the schema of an embedding, or of one point."""
+    item = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
+    size = {} if column.size is None else {"maxItems": column.size}
+    return {"type": "array", "items": item, "minItems": column.size or 1, **size}
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -218,6 +228,14 @@ def _audio(value: Any, cell: Cell) -> bytes:
     return medium(value, "a recording")
 
 
+def _points(value: Any, cell: Cell) -> Any:
+    if not isinstance(value, list):
+        return medium(value, "a point cloud")
+    if not 1 <= len(value) <= cell.limits.max_points:
+        raise ValueError(f"a cloud has 1 to {cell.limits.max_points:,} points, and this one {len(value):,}")
+    return [_embedding(point, cell) for point in value]
+
+
 _READERS: Mapping[ColumnType, Callable[[Any, Cell], Any]] = {
     "text": _text,
     "category": _category,
@@ -226,4 +244,5 @@ _READERS: Mapping[ColumnType, Callable[[Any, Cell], Any]] = {
     "embedding": _embedding,
     "image": _image,
     "audio": _audio,
+    "points": _points,
 }

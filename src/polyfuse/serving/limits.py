@@ -10,13 +10,14 @@ from polyfuse.core.errors import DataError, Problem, nearest
 from polyfuse.data.cells import CellError, is_missing, shown
 from polyfuse.data.images import image_shapes
 from polyfuse.data.media import MAX_IMAGES, MediaFolder, audio_size, load
+from polyfuse.data.points import WIDEST, count_points
 from polyfuse.data.schema import Column, Schema
 from polyfuse.serving.settings import Settings
 
 #: Where no file is: cells of requests hold media themselves.
 NOWHERE = MediaFolder(Path("/nonexistent"))
-_RGB, _SAMPLE = 3, 4  # bytes of a decoded pixel, and of a sample
-_CODECS = {"image": "an image", "audio": "a recording"}
+_RGB, _SAMPLE, _POINT = 3, 4, 4 * WIDEST  # bytes of a decoded pixel, of a sample, and of a point
+_CODECS = {"image": "an image", "audio": "a recording", "points": "a point cloud"}
 
 
 class Limits:
@@ -32,7 +33,7 @@ class Limits:
         self._columns = {column.name: column for column in schema.columns}
 
     def check(self, rows: Sequence[Mapping[str, Any]]) -> int:
-        """Return how many bytes images and recordings of some rows take once they are decoded.
+        """Return how many bytes media of some rows take once they are decoded.
 
         Raises:
             DataError: with every cell that is over a limit, is of no column of the model, or is a medium that is not
@@ -54,10 +55,8 @@ class Limits:
                     except CellError as error:
                         problems.append(Problem(str(error), name, (at,)))
         if not problems and size > self._settings.memory:
-            what = (
-                f"images and recordings take {size >> 20} MiB decoded; the limit is {self._settings.memory >> 20} MiB"
-            )
-            problems.append(Problem(what))
+            limit = f"the limit is {self._settings.memory >> 20} MiB"
+            problems.append(Problem(f"images, recordings and clouds take {size >> 20} MiB decoded; {limit}"))
         if problems:
             raise DataError(problems)
         return size
@@ -70,6 +69,8 @@ class Limits:
             return sum(self._image(part) for part in parts)
         if column.type == "audio":
             return self._audio(cell)
+        if column.type == "points":
+            return self._points(cell)
         if column.type == "text" and isinstance(cell, str) and len(cell) > self._settings.max_letters:
             raise CellError(f"a text may have at most {self._settings.max_letters:,} characters", f"{len(cell):,}")
         return 0
@@ -87,6 +88,12 @@ class Limits:
             limit = f"a recording may have at most {self._settings.max_seconds:g} seconds"
             raise CellError(limit, f"{seconds:.1f}")
         return round(_SAMPLE * rate * seconds)
+
+    def _points(self, cell: Any) -> int:
+        count = len(cell) if isinstance(cell, list) else count_points([_bytes(cell, "points")])
+        if count > self._settings.max_points:
+            raise CellError(f"a cloud may have at most {self._settings.max_points:,} points", f"{count:,}")
+        return _POINT * count
 
 
 def _bytes(cell: Any, kind: str) -> bytes:

@@ -13,8 +13,11 @@ import pandas as pd
 
 from polyfuse.core.errors import InputError
 from polyfuse.data.cells import CellError, category, clean, embedding, is_missing, moment, number, shown
+from polyfuse.data.media import MEDIA_TYPES, load
+from polyfuse.data.points import decode_points, to_npy
 from polyfuse.data.schema import Column, Target
 from polyfuse.inference import Answers
+from polyfuse.serving.limits import NOWHERE
 
 _HASH = "sha256"
 _WHOLE = 1 << 63  # beyond, a whole number is kept as a float
@@ -75,7 +78,7 @@ def column_of(column: Column, cells: Sequence[Any]) -> pd.Series:
     values = [None if is_missing(cell) else _typed(column, cell) for cell in cells]
     if column.type == "number":
         return pd.Series([math.nan if value is None else value for value in values], dtype="float64")
-    if column.type in ("image", "audio") and any(isinstance(value, list) for value in values):
+    if column.type in MEDIA_TYPES and any(isinstance(value, list) for value in values):
         values = [[value] if isinstance(value, bytes) else value for value in values]
     return _objects(values)
 
@@ -98,7 +101,9 @@ def _typed(column: Column, cell: Any) -> Any:
             return cell if isinstance(cell, str) else _date(moment(cell))
         if column.type == "embedding":
             return embedding(cell, column.size).tolist()
-        if column.type in ("image", "audio"):
+        if column.type == "points" and isinstance(cell, list):
+            return to_npy(decode_points(load(cell, "points", NOWHERE), column.size))
+        if column.type in MEDIA_TYPES:
             return _media(cell)
         return category(cell)
     except InputError:

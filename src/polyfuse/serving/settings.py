@@ -33,9 +33,10 @@ class Settings:
         max_body: bytes of a request's body.
         max_pixels: of one image.
         max_seconds: of one recording.
+        max_points: of one cloud.
         max_letters: of one text.
         max_rows: of one request.
-        memory: bytes that decoded images and recordings of all requests under way may take.
+        memory: bytes that decoded media of all requests under way may take.
         keys: any of which opens the door; nobody is asked for one when empty.
         rate: requests a second that a client may go on with; no limit when None.
         burst: requests that a client may make at once.
@@ -56,6 +57,7 @@ class Settings:
     max_body: int = 32 << 20
     max_pixels: int = 25_000_000
     max_seconds: float = 300.0
+    max_points: int = 1_000_000
     max_letters: int = 100_000
     max_rows: int = 256
     memory: int = 1 << 30
@@ -78,6 +80,7 @@ class Settings:
             "max_body": 1024,
             "max_pixels": 1,
             "max_seconds": 0.001,
+            "max_points": 1,
             "max_letters": 1,
             "max_rows": 1,
             "memory": 1 << 20,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from polyfuse.core.errors import InputError
 from polyfuse.data.augmentation import AUGMENTATIONS, build_augmentations, default_augmentations
 from polyfuse.data.schema import Column
-from wild import cases, content, image, sound
+from wild import cases, cloud, content, image, sound
 
 #: For each augmentation, options at the ends of what is allowed. One without an entry fails the test below.
 EXTREMES: dict[str, list[dict[str, Any]]] = {
@@ -40,6 +40,10 @@ EXTREMES: dict[str, list[dict[str, Any]]] = {
         {"probability": 1.0, "time_masks": 0, "frequency_masks": 0},
         {"probability": 1.0, "time_masks": 5, "time": 0.5, "frequency_masks": 0},
     ],
+    "point_jitter": [{"probability": 1.0, "deviation": 1.0}, {"probability": 1.0, "deviation": 0.0}],
+    "point_scale": [{"probability": 1.0, "factor": 10.0}, {"probability": 1.0, "factor": 1.0}],
+    "point_turn": [{"probability": 1.0, "degrees": 180.0}, {"probability": 1.0, "degrees": 0.0}],
+    "point_drop": [{"share": 0.999}, {"share": 0.0}],
     "number_noise": [{"std": 10.0}, {"std": 0.0}],
     "swap": [{"probability": 1.0}],
     "corrupt": [{"severity": 5, "probability": 1.0}, {"kinds": ["missing_cells"], "probability": 1.0}],
@@ -80,6 +84,13 @@ EFFECTS: dict[tuple[str, str], tuple[Any, Any]] = {
     ("spectrum_mask", "time"): (0.01, 0.5),
     ("spectrum_mask", "frequency_masks"): (0, 5),
     ("spectrum_mask", "frequency"): (0.0, 0.5),
+    ("point_jitter", "probability"): (0.0, 1.0),
+    ("point_jitter", "deviation"): (0.01, 0.5),
+    ("point_scale", "probability"): (0.0, 1.0),
+    ("point_scale", "factor"): (1.1, 3.0),
+    ("point_turn", "probability"): (0.0, 1.0),
+    ("point_turn", "degrees"): (10.0, 180.0),
+    ("point_drop", "share"): (0.1, 0.9),
     ("number_noise", "std"): (0.01, 1.0),
     ("swap", "probability"): (0.0, 1.0),
     ("corrupt", "kinds"): (["brightness"], ["contrast"]),
@@ -99,6 +110,10 @@ def assert_well_formed(column: Column, before: Any, after: Any, others: list[Any
         assert np.isfinite(after.samples).all()
         assert (np.abs(after.samples) <= 1).all()
         assert not bounded or after.samples.any() == before.samples.any()
+    elif column.type == "points":
+        assert (after.shape[1], after.dtype) == (before.shape[1], np.float32)
+        assert len(after) >= 1
+        assert np.isfinite(after).all()
     elif column.type == "text":
         assert bool(after.strip()) == bool(before.strip())
     elif column.type == "category":
@@ -151,6 +166,7 @@ def test_arrays_that_cannot_be_written_to_are_read(name: str, options: dict[str,
 CELLS: dict[str, tuple[Column, Any, Callable[[], Any]]] = {
     "image": (Column(name="c", type="image"), [image(64, 48)], lambda: None),
     "audio": (Column(name="c", type="audio"), sound(4000, 8000, 0.2, 1), lambda: None),
+    "points": (Column(name="c", type="points"), cloud(50, 4, 1.0, 0.0, 0), lambda: None),
     "text": (Column(name="c", type="text"), "the quick brown fox jumps over the lazy dog " * 3, lambda: None),
     "number": (Column(name="c", type="number", quantiles=[0.0, 10.0, 20.0]), 10.0, lambda: 3.0),
 }
@@ -188,6 +204,7 @@ def test_defaults_by_type() -> None:
         "number": ["number_noise", "swap"],
         "category": ["swap"],
         "datetime": ["swap"],
+        "points": ["point_jitter", "point_scale", "point_drop"],
         "embedding": [],
     }
 
@@ -195,6 +212,7 @@ def test_defaults_by_type() -> None:
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
 def test_more_of_an_image_stays_in_view_where_its_edges_may_count(task: Any) -> None:
     assert default_augmentations([Column(name="c", type="image")], task)[0] == {"name": "crop", "least": 0.8}
+    assert default_augmentations([Column(name="c", type="points")], task) == ["point_jitter", "point_drop"]
 
 
 TABLE = [

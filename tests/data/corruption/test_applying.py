@@ -16,17 +16,24 @@ from polyfuse.data.inference import infer_schema
 from polyfuse.data.keypad import keypad
 from polyfuse.data.reading import read_table
 from polyfuse.data.rows import Rows, read_rows
-from wild import content
+from wild import cloud, content
 
 ROWS = 30
-MODALITIES = {"image": "gaussian_noise", "audio": "pink_noise", "text": "keyboard", "table": "number_noise"}
+MODALITIES = {
+    "image": "gaussian_noise",
+    "audio": "pink_noise",
+    "text": "keyboard",
+    "points": "point_jitter",
+    "table": "number_noise",
+}
 #: What takes cells of other rows: which rows there are plays a part.
 WITH_OTHERS = {"babble", "swapped_cells"}
 
 
 @pytest.fixture(scope="module")
 def rows() -> Rows:
-    table = read_table(keypad(ROWS))
+    scans = [None if row % 9 == 4 else cloud(30, 4, 1.0, 0.0, row) for row in range(ROWS)]
+    table = read_table(keypad(ROWS).assign(scan=scans))
     return read_rows(table, infer_schema(table, "key"), training=True)
 
 

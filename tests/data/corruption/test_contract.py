@@ -19,7 +19,7 @@ from polyfuse.core.types import Sound
 from polyfuse.data.corruption import CORRUPTIONS, corruptions_for
 from polyfuse.data.corruption.contract import Corruption
 from polyfuse.data.schema import Column
-from wild import cases, content, image, sound
+from wild import cases, cloud, content, image, sound
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -32,6 +32,10 @@ def assert_well_formed(column: Column, before: Any, after: Any) -> None:
         assert (after.rate, after.samples.shape, after.samples.dtype) == (before.rate, before.samples.shape, np.float32)
         assert np.isfinite(after.samples).all()
         assert (np.abs(after.samples) <= 1).all()
+    elif column.type == "points":
+        assert (after.shape[1], after.dtype) == (before.shape[1], np.float32)
+        assert len(after) >= 1
+        assert np.isfinite(after).all()
     elif column.type == "text":
         assert bool(after.strip()) == bool(before.strip())
     elif column.type == "category":
@@ -141,6 +145,12 @@ def samples_apart(before: Any, after: Any) -> float:
     return float(np.linalg.norm(new - old))
 
 
+def points_apart(before: Any, after: Any) -> float:
+    # The mean way from a point of one to the nearest of the other, there and back (Chamfer).
+    apart = np.linalg.norm(before[:, None, :3].astype(float) - after[None, :, :3], axis=2)
+    return float(apart.min(0).mean() + apart.min(1).mean())
+
+
 def letters_apart(before: str, after: str) -> float:
     return 1 - difflib.SequenceMatcher(None, before, after, autojunk=False).ratio()
 
@@ -153,6 +163,7 @@ def numbers_apart(before: Any, after: Any) -> float:
 DAMAGE: dict[str, tuple[Column, Callable[[int], Any], Callable[[Any, Any], float], int]] = {
     "image": (Column(name="c", type="image"), lambda seed: [photo(seed=seed)], pixels_apart, 8),
     "audio": (Column(name="c", type="audio"), voice, samples_apart, 10),
+    "points": (Column(name="c", type="points"), lambda seed: cloud(80, 4, 1.0, 0.0, seed), points_apart, 12),
     "text": (Column(name="c", type="text"), lambda _: TEXT, letters_apart, 30),
     "number": (NUMBERS, lambda seed: float(np.random.default_rng(seed).uniform(-3, 5)), numbers_apart, 600),
     "category": (BRANDS, lambda seed: "abcd"[seed % 4], lambda before, after: float(before != after), 600),
@@ -184,7 +195,7 @@ def test_damage_grows_with_severity(name: str, type: str) -> None:
 def test_there_are_names_for_every_type_but_embeddings() -> None:
     found = {type: len(corruptions_for([Column(name="c", type=type)])) for type in (*DAMAGE, "embedding")}  # type: ignore[arg-type]
     assert found == {
-        "image": 16, "audio": 11, "text": 12, "number": 7, "category": 3, "datetime": 3, "embedding": 0,
+        "image": 16, "audio": 11, "points": 6, "text": 12, "number": 7, "category": 3, "datetime": 3, "embedding": 0,
     }  # fmt: skip
     assert corruptions_for([]) == []
     assert corruptions_for([NUMBERS, BRANDS]) == sorted({*corruptions_for([NUMBERS]), *corruptions_for([BRANDS])})

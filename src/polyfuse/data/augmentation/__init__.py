@@ -25,6 +25,10 @@ AUGMENTATIONS: Registry[Augmentation] = Registry(
         "noise": "polyfuse.data.augmentation.audio:NoiseAugmentation",
         "shift": "polyfuse.data.augmentation.audio:ShiftAugmentation",
         "spectrum_mask": "polyfuse.data.augmentation.audio:SpectrumMaskAugmentation",
+        "point_jitter": "polyfuse.data.augmentation.points:PointJitterAugmentation",
+        "point_scale": "polyfuse.data.augmentation.points:PointScaleAugmentation",
+        "point_turn": "polyfuse.data.augmentation.points:PointTurnAugmentation",
+        "point_drop": "polyfuse.data.augmentation.points:PointDropAugmentation",
         "number_noise": "polyfuse.data.augmentation.table:NumberNoiseAugmentation",
         "swap": "polyfuse.data.augmentation.table:SwapAugmentation",
         "corrupt": "polyfuse.data.augmentation.corrupting:CorruptAugmentation",
@@ -41,6 +45,7 @@ _DEFAULTS: dict[ColumnType, tuple[str, ...]] = {
     "number": ("number_noise", "swap"),
     "category": ("swap",),
     "datetime": ("swap",),
+    "points": ("point_jitter", "point_scale", "point_drop"),
     "embedding": (),
 }
 
@@ -48,16 +53,18 @@ _DEFAULTS: dict[ColumnType, tuple[str, ...]] = {
 def default_augmentations(columns: Sequence[Column], task: Task) -> list[str | dict[str, Any]]:
     """Return the augmentations of a modality when none are chosen: by name, or as a mapping with options.
 
-    Images are not flipped: nothing in a table tells whether their mirror image means the same. One label is mostly of
-    the thing in the middle; what several labels, or a number, say of an image may stand at its edge or lie in its size,
-    so that more of it stays in view.
+    Images are not flipped, nor clouds turned: nothing in a table tells whether that means the same. One label is mostly
+    of the thing in the middle; what several labels, or a number, say of an image may stand at its edge or lie in its
+    size, so that more of it stays in view, and clouds keep their proportions.
 
     >>> default_augmentations([Column(name="age", type="number"), Column(name="brand", type="category")], "regression")
     ['number_noise', 'swap']
     """
     names = dict.fromkeys(name for column in columns for name in _DEFAULTS[column.type])
+    if task == "classification":
+        return list(names)
     mild: dict[str, Any] = {"name": "crop", "least": 0.8}
-    return [mild if name == "crop" and task != "classification" else name for name in names]
+    return [mild if name == "crop" else name for name in names if name != "point_scale"]
 
 
 def build_augmentations(chosen: Sequence[Choice], columns: Sequence[Column]) -> list[list[Augmentation]]:

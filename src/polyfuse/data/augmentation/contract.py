@@ -47,6 +47,7 @@ class Augmentation(ABC):
 
         Returns:
             A cell that is still there: the same number of images, each with at least one pixel; a recording of the
-            same rate and length, finite and in [-1, 1]; a text that is not blank unless it was; a finite number; a
-            category that the column knows, or the one that was given.
+            same rate and length, finite and in [-1, 1]; a cloud of at least one point, each of as many finite numbers;
+            a text that is not blank unless it was; a finite number; a category that the column knows, or the one that
+            was given.
         """

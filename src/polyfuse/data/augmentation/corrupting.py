@@ -28,7 +28,7 @@ class CorruptAugmentation(Augmentation):
         InputError: a kind is unknown.
     """
 
-    reads: ClassVar[frozenset[str]] = frozenset({"image", "audio", "text", "number", "category", "datetime"})
+    reads: ClassVar[frozenset[str]] = frozenset({"image", "audio", "points", "text", "number", "category", "datetime"})
 
     def __init__(
         self,

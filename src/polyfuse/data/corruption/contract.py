@@ -60,6 +60,7 @@ class Corruption(ABC, Generic[P]):
 
         Returns:
             The same number of images of the same sizes in pixels; a recording of the same rate and length, finite and
-            in [-1, 1]; a text that is not blank unless it was; a finite number; a category that the column knows, or
-            the one that was given; None for a cell that is lost, which only `missing_cells` returns.
+            in [-1, 1]; a cloud of at least one point, each of as many finite numbers; a text that is not blank unless
+            it was; a finite number; a category that the column knows, or the one that was given; None for a cell that
+            is lost, which only `missing_cells` returns.
         """

@@ -6,6 +6,7 @@ import base64
 import io
 import math
 from html import escape
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,23 @@ from PIL import Image
 
 from polyfuse.evaluation.drawing import bar, svg, table
 from polyfuse.evaluation.report import number_text
-from polyfuse.explanation import AudioPart, Counterfactuals, ImagePart, Part, RowExplanation, TablePart, TextPart
+from polyfuse.explanation import (
+    AudioPart,
+    CloudPart,
+    Counterfactuals,
+    ImagePart,
+    Part,
+    RowExplanation,
+    TablePart,
+    TextPart,
+)
 from polyfuse.explanation.parts import short
 from polyfuse.explanation.saving import AGAINST, FOR, colours, overlay, strength
 from polyfuse.metrics.bootstrap import Interval
 from polyfuse.reporting.cases import Cases
 
 _WORDS = 120  # of a text that are shown
+_POINTS = 400  # of a cloud that are drawn
 _SIDE = 192  # pixels to which small images are enlarged
 _METHODS = {
     "integrated_gradients": "integrated gradients",
@@ -81,6 +92,8 @@ def _part(part: Part) -> str:
         return _words(part)
     if isinstance(part, AudioPart):
         return _sound(part)
+    if isinstance(part, CloudPart):
+        return _cloud(part)
     assert isinstance(part, TablePart)
     most = max([abs(weight) for weight in part.weights], default=0.0) or 1.0
     rows = [
@@ -128,6 +141,23 @@ def _wave(part: AudioPart) -> str:
     path = " ".join(f"{a:.0f},{b:.1f}" for a, b in points)
     drawn = svg(560, 60, "The waveform", f'<polygon points="{path}" fill="var(--soft)"/>')
     return f"<figure>{drawn}<figcaption>The waveform.</figcaption></figure>"
+
+
+def _cloud(part: CloudPart) -> str:
+    """Draw the points as they are seen along each axis; those with the least weights lie at the back."""
+    middle, half = (part.places.max(0) + part.places.min(0)) / 2, float(np.ptp(part.places, axis=0).max()) / 2 or 1.0
+    seen = np.argsort(np.abs(part.weights))[-_POINTS:]
+    at, tints = 80 + 74 * (part.places[seen] - middle) / half, colours(part.weights[seen])
+    views = list(combinations(range(part.places.shape[1]), 2))
+    dots = [
+        f'<circle cx="{160 * i + place[a]:.0f}" cy="{160 - place[b]:.0f}" r="2" stroke="var(--soft)"'
+        f' stroke-width=".4" fill="rgb({",".join(map(str, tint))})"/>'
+        for i, (a, b) in enumerate(views)
+        for place, tint in zip(at, tints.tolist(), strict=True)
+    ]
+    said = " and ".join(f"{'xyz'[b]} over {'xyz'[a]}" for a, b in views)
+    drawn = svg(160 * len(views), 160, "The points under their weights", "".join(dots))
+    return f"<figure>{drawn}<figcaption>The points under their weights: {said}.</figcaption></figure>"
 
 
 def _image(image: Image.Image, said: str) -> str:

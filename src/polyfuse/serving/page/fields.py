@@ -9,10 +9,9 @@ from typing import Any
 
 from polyfuse.core.errors import import_extra
 from polyfuse.data.cells import CellError, embedding, moment, number, shown
+from polyfuse.data.media import MEDIA_TYPES, POINTS_ENDINGS
 from polyfuse.data.schema import Column, Schema
 from polyfuse.serving.page.door import inside
-
-_MEDIA = ("image", "audio")
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Field:
     @property
     def media(self) -> bool:
         """Whether a file is sent."""
-        return self.column.type in _MEDIA
+        return self.column.type in MEDIA_TYPES
 
 
 def field_of(column: Column) -> Field:
@@ -42,6 +41,8 @@ def field_of(column: Column) -> Field:
         made = gr.Image(label=name, type="filepath", image_mode=None, sources=sources, height=240, buttons=[])
     elif column.type == "audio":
         made = gr.Audio(label=name, type="filepath", sources=["upload", "microphone"], buttons=[])
+    elif column.type == "points":
+        made = gr.File(label=f"{name} (NPY, PLY, XYZ)", type="filepath", file_types=sorted(POINTS_ENDINGS), height=120)
     elif column.type == "category":
         # A level that is new is a normal case: the model knows what to do with it.
         made = gr.Dropdown(column.levels, value=usual(column), label=name, allow_custom_value=True)
@@ -50,7 +51,7 @@ def field_of(column: Column) -> Field:
     else:
         # An empty gr.Number shows and sends 0, and that is another thing than nothing.
         made = gr.Textbox(label=name, value=usual(column), placeholder=_hint(column), autoscroll=False)
-    if column.type in _MEDIA:
+    if column.type in MEDIA_TYPES:
         made.preprocess = _path  # the file as it came: gradio would decode it, and write another
     return Field(column, made)
 
@@ -104,7 +105,7 @@ def row_of(schema: Schema, fields: Sequence[Field], values: Sequence[Any], gone:
 
 
 def _cell(column: Column, value: str, folder: Path) -> Any:
-    if column.type in _MEDIA:
+    if column.type in MEDIA_TYPES:
         path = inside(value, folder)
         if path is None:
             raise CellError("the file is gone; upload it again")
