@@ -57,14 +57,25 @@ def test_pretrained_encoders(tiny_model: Callable[[str], str], tmp_path: Path, t
     pd.testing.assert_frame_equal(again.predict_proba(test), found.predictor.predict_proba(test), atol=1e-5)
 
 
+def pictures(rows: int, seed: int = 0) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    label = random.integers(0, 2, rows)
+    cells = [random.integers(0, 128, (8, 8), dtype=np.uint8) + np.uint8(100 * one) for one in label]
+    return pd.DataFrame({"image": cells, "x": random.normal(size=rows), "y": label})
+
+
+@pytest.mark.parametrize(("candidate", "screen"), [("film", None), ("linear", {"rate": 0.1})])
+def test_what_was_found_goes_on_as_it_is(candidate: str, screen: dict[str, float] | None) -> None:
+    way = {"name": "auto", "candidates": [candidate], "folds": 2}
+    old = pf.Predictor("y", fusion=way, training=FEW, augmentation="none", screen=screen)
+    old.fit(pictures(150), progress=False)
+    found = old.refit(pictures(80, 1), progress=False).predictor
+    assert found.recipe.fusion == old.recipe.fusion
+    assert found.evaluate(pictures(60, 2), progress=False)["accuracy"] > 0.8
+    assert (found._screen is not None) is (screen is not None)
+
+
 def test_encoders_that_began_at_random_go_on_from_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    random = np.random.default_rng(0)
-
-    def pictures(rows: int) -> pd.DataFrame:
-        label = random.integers(0, 2, rows)
-        cells = [random.integers(0, 128, (8, 8), dtype=np.uint8) + np.uint8(100 * one) for one in label]
-        return pd.DataFrame({"image": cells, "x": random.normal(size=rows), "y": label})
-
     way = {"name": "auto", "candidates": ["linear"], "folds": 2}
     old = pf.Predictor("y", fusion=way, training=FEW, augmentation="none").fit(pictures(150), progress=False)
     weights = old.model.encoder("image").state_dict()
@@ -79,7 +90,7 @@ def test_encoders_that_began_at_random_go_on_from_where_they_are(monkeypatch: py
         return done
 
     monkeypatch.setattr("polyfuse.fitting.whole.warm", note)
-    old.refit(pictures(80), progress=False)
+    old.refit(pictures(80, 1), progress=False)
     (begun,) = seen
     assert all(torch.equal(begun[key], tensor) for key, tensor in weights.items())
 

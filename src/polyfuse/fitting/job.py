@@ -88,7 +88,7 @@ class Job:
     def halves(self) -> tuple[Array, Array]:
         """Positions of the rows to learn from, and of those kept aside."""
         recipe = self.plan.recipe
-        if self.start is not None:
+        if self.start is not None and self.start.aside is not None:
             return np.setdiff1d(np.arange(len(self.rows)), self.start.aside), self.start.aside
         return split(
             self.rows.answers,

@@ -25,7 +25,9 @@ def rows_apart(job: Job) -> Job:
         return job
     if job.other is None and job.found:
         learning, held = (job.rows.subset(half.tolist()) for half in job.halves)
-        job = replace(job, rows=learning, other=held)
+        # What decided is gone from the rows: where a model begins with another, those that decide are split off anew.
+        start = None if job.start is None else replace(job.start, aside=None)
+        job = replace(job, rows=learning, other=held, start=start)
     check_room(len(job.halves[1]) if job.other is None else len(job.other), settings.rate)
     return job
 

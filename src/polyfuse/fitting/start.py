@@ -22,21 +22,21 @@ class Start:
         model: whose weights are taken over, of a model of the same recipe.
         found: whether the model is put together on Features of encoders at rest, as where a way to combine was found;
             else it is trained as a whole.
-        aside: positions of the rows that decide, where some are kept aside.
+        aside: positions of the rows that decide, where some are kept aside; None where they are to be split off.
     """
 
     model: Model
     found: bool
-    aside: Array
+    aside: Array | None
 
 
 def warm(model: FusionModel, start: Model) -> bool:
     """Take over the weights that two models of a recipe have in common; tell whether these are all.
 
-    An ensemble has of its own the encoders that began at random, and have learned; the rest of a model that is trained
-    to give it such encoders is fresh.
+    An ensemble has of its own the encoders that began at random, and have learned, and so has a model with another
+    fusion; the rest of a model that is trained to give it such encoders is fresh.
     """
-    if not isinstance(start, FusionModel):
+    if not isinstance(start, FusionModel) or type(start.fusion) is not type(model.fusion):
         for name in model.modalities:
             if model.encoder(name).backbone is None and not is_table(model.encoder(name)):
                 model.encoder(name).load_state_dict(start.encoder(name).state_dict())
