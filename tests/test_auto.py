@@ -204,7 +204,7 @@ def test_noise_beside_a_table_costs_nothing() -> None:
     # What the table says is chosen by folds over all rows, as if there were no images.
     np.testing.assert_allclose(predictor.predict_proba(table[150:]), alone.predict_proba(table[150:]), atol=1e-5)
     found = predictor.metrics["comparison"]
-    assert "to read image too is no better" in found["reason"]
+    assert "to read image too, also trained as a whole, is no better" in found["reason"]
     assert {line["candidate"]: line["rows"] for line in found["candidates"] if line["folds"]} == {
         **{"boosting (table)": 150, "linear (table)": 150, "concat (table)": 50},
         **dict.fromkeys(("linear (image)", "linear", "boosting", "concat"), 22),

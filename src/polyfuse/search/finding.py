@@ -124,7 +124,8 @@ def find(
     _compare(floor.comparison, floor.specs, floor.folds, progress)
     found = _found(floor.comparison, _choose(floor.comparison, ensemble=ensemble, floor=True), progress)
     rows = f"{len(comparison.leading_rows):,} rows kept aside"
-    reason = f"{found.reason}; to read {' and '.join(floor.learned)} too is no better, or hardly, on the {rows}"
+    learned = " and ".join(floor.learned)
+    reason = f"{found.reason}; to read {learned} too, also trained as a whole, is no better, or hardly, on the {rows}"
     others = _lines([entry for entry in comparison.entries if entry.spec not in floor.specs], {})
     lines = [*found.comparison["candidates"], *others]
     kept = {**found.comparison, "candidates": lines, "reason": reason}
