@@ -24,7 +24,7 @@ def wait_briefly() -> None:
     """Let threads of OpenMP that wait for each other give their core away soon, unless the user says how long.
 
     It holds where torch is loaded afterwards. Beside other work on the machine, a thread that waits keeps the core from
-    what it waits for: by a small step of training with two threads, up to thirty times as long.
+    what it waits for: a small step of training with two threads took up to 39 times as long.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -87,8 +87,6 @@ def fit_found(job: Job, *, aside: bool = False) -> Fitted | None:
     job = in_time(job, seconds)
     alone = replace(job, other=None)
     whole, recipe = _learn(alone, encoders)
-    if whole is not None and not settings.given:
-        settings = replace(settings, specs=settings.specs + reading_only(_resting(encoders), settings.specs, schema))
     comparison = _comparison(job, recipe, encoders, settings)
     folds = [job.halves] if whole is not None or aside else _folds(job, settings.way)
     floor = _floor(job, comparison, settings, encoders, whole)
@@ -242,7 +240,10 @@ def _settings(job: Job, encoders: Encoders) -> Settings:
     name, options = recipe.fusion.name, recipe.fusion.options
     if name == "auto":
         way = AutoWay(**options)
-        return Settings(candidates(way.candidates, schema, encoders.by_modality), [], False, way)
+        specs = candidates(way.candidates, schema, encoders.by_modality)
+        if _learned(encoders):
+            specs += reading_only(_resting(encoders), specs, schema)
+        return Settings(specs, [], False, way)
     if name != "ensemble":
         return Settings([MemberSpec(combine=recipe.fusion)], [], True, AutoWay())
     members = EnsembleWay(**options).members
