@@ -115,7 +115,9 @@ def test_a_process_that_dies_is_begun_anew(apart: Apart, table: pd.DataFrame, li
     assert (line["event"], line["exitcode"]) == ("computing died", -9)
 
 
-def test_requests_that_wait_while_it_dies_are_answered(apart: Apart, table: pd.DataFrame) -> None:
+def test_requests_that_wait_while_it_dies_are_answered(
+    apart: Apart, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine, some = Engine(apart, Settings(threads=1)), records(table, apart)[:4]
     ends: dict[int, object] = {}
 
@@ -126,13 +128,20 @@ def test_requests_that_wait_while_it_dies_are_answered(apart: Apart, table: pd.D
             ends[i] = error
 
     engine.ask(some[:1])
+    handed, received = threading.Event(), apart._received
+
+    def noted() -> object:
+        handed.set()
+        return received()
+
+    monkeypatch.setattr(apart, "_received", noted)
     os.kill(process_of(apart), signal.SIGSTOP)
     asking = [threading.Thread(target=ask, args=(i,)) for i in range(4)]
     for i, thread in enumerate(asking):
         thread.start()
         while engine.waiting <= i:
             time.sleep(0.01)
-    time.sleep(0.2)
+        assert handed.wait(60)  # the first is computed alone
     os.kill(process_of(apart), signal.SIGKILL)
     for thread in asking:
         thread.join(60)
