@@ -292,9 +292,11 @@ def test_a_screen_takes_as_many_rows_as_there_is_time_for(fused: pf.Predictor) -
     assert made(-1) == (9, 24)
 
 
-def test_a_time_limit_holds_the_screen_too(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("screen", "expected"), [(True, [85, 100]), (None, [100])])
+def test_a_time_limit_holds_the_screen_too(
+    screen: bool | None, expected: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     ends: list[float] = []
-    monkeypatch.setattr(screens, "fit_screen", lambda *rows, deadline, **options: ends.append(deadline))
     with_screen = screens.with_screen
 
     def spy(job: Job, fitted: Fitted) -> Fitted:
@@ -302,15 +304,11 @@ def test_a_time_limit_holds_the_screen_too(monkeypatch: pytest.MonkeyPatch) -> N
         return with_screen(job, fitted)
 
     monkeypatch.setattr(fitting, "with_screen", spy)
-    limited = {**SETTINGS["training"], "time_limit": 100}
-    for screen in (True, None):
-        begun = time.monotonic()
-        predictor = pf.Predictor("y", **{**SETTINGS, "training": limited}, fusion="concat", screen=screen)
-        predictor.fit(table(200), progress=False)
-        if screen:
-            assert ends == [pytest.approx(begun + 85, abs=5), pytest.approx(begun + 100, abs=5)]
-            ends.clear()
-    assert ends == [pytest.approx(begun + 100, abs=5)]
+    monkeypatch.setattr(screens, "fit_screen", lambda *rows, deadline, **options: ends.append(deadline))
+    limited = {**SETTINGS, "training": {**SETTINGS["training"], "time_limit": 100}}
+    begun = time.monotonic()
+    pf.Predictor("y", **limited, fusion="concat", screen=screen).fit(table(200), progress=False)
+    assert [end - begun for end in ends] == pytest.approx(expected, abs=5)
 
 
 def test_a_model_that_exists_gets_a_screen(tmp_path: Any) -> None:

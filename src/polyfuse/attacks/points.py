@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
@@ -15,7 +15,7 @@ from annotated_types import Gt
 from numpy.typing import NDArray
 from torch import Tensor
 
-from polyfuse.attacks.regions import Region, spread, uniform
+from polyfuse.attacks.regions import RadiusRegion, Region, spread, uniform
 from polyfuse.attacks.threat import Sample, Seam, Threat, Value
 from polyfuse.core.options import PositiveShare
 from polyfuse.data.geometry import parts_of, sphere_of
@@ -32,19 +32,8 @@ _WIDE = 0.05  # of a group of points that is put in, in radii of the cloud
 
 
 @dataclass(frozen=True, eq=False)
-class Displacement(Region):
-    """Every point may move by so much: S(x) = {x' : ‖x'_i - x_i‖₂ ≤ r for each point i}.
-
-    Attributes:
-        radius: (rows,).
-    """
-
-    radius: Tensor
-    grows: ClassVar[bool] = True
-
-    def scaled(self, factor: Tensor) -> Self:
-        """Multiply r."""
-        return replace(self, radius=factor * self.radius)
+class Displacement(RadiusRegion):
+    """Every point may move by so much: S(x) = {x' : ‖x'_i - x_i‖₂ ≤ r for each point i}."""
 
     def gauge(self, x: Tensor) -> Tensor:
         """Return max_i ‖x'_i - x_i‖₂ / r; 0 where nothing moved, whatever r is."""
@@ -137,7 +126,7 @@ class DisplaceThreat(CloudThreat):
         assert clean.tensor is not None
         assert found.tensor is not None
         count = min(len(found.value[0]), len(found.tensor))
-        before, after = (sample.tensor.astype(np.float64) for sample in (clean, found))  # type: ignore[union-attr]
+        before, after = clean.tensor.astype(np.float64), found.tensor.astype(np.float64)
         if (
             len(before) < count
             or before[count:].any()

@@ -152,8 +152,8 @@ class Box(Region):
 
 
 @dataclass(frozen=True, eq=False)
-class Ball(Region):
-    """All entries together may move by so much: S(x) = {x' : ‖x' - x‖₂ ≤ r, low ≤ x' ≤ high}.
+class RadiusRegion(Region):
+    """What lies within a radius that each row has of its own.
 
     Attributes:
         radius: (rows,).
@@ -165,6 +165,11 @@ class Ball(Region):
     def scaled(self, factor: Tensor) -> Self:
         """Multiply r."""
         return replace(self, radius=factor * self.radius)
+
+
+@dataclass(frozen=True, eq=False)
+class Ball(RadiusRegion):
+    """All entries together may move by so much: S(x) = {x' : ‖x' - x‖₂ ≤ r, low ≤ x' ≤ high}."""
 
     def gauge(self, x: Tensor) -> Tensor:
         """Return ‖x' - x‖₂ / r; 0 where nothing moved, whatever r is."""

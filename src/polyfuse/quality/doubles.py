@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from polyfuse.core.progress import Progress, Silent
+from polyfuse.data.media import MEDIA_TYPES
 from polyfuse.data.rows import Rows
 from polyfuse.data.schema import Column, Schema, Target
 from polyfuse.quality.clouds import near_clouds
@@ -235,10 +236,7 @@ def _near(cells: Sequence[Any], column: Column) -> Sequence[Hashable]:
 
 def _by_chance(keys: Sequence[Key], schema: Schema) -> float:
     """Return how many pairs of rows would have equal keys if columns were independent."""
-    if (
-        any(column.type in ("text", "image", "audio", "points", "embedding") for column in schema.columns)
-        or len(keys) < 2
-    ):
+    if any(column.type in ("text", "embedding", *MEDIA_TYPES) for column in schema.columns) or len(keys) < 2:
         return 0.0
     pairs = len(keys) * (len(keys) - 1) / 2
     share = 1.0
