@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from datetime import date
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -308,9 +309,11 @@ def test_feedback_that_cannot_be_kept_is_an_error(journal: Journal) -> None:
         journal.feedback("r", 0, {"key": 1})
 
 
-def _write(folder: Path, name: str, count: int) -> None:
+def _write(folder: Path, name: str, count: int, together: Barrier) -> None:
     journal = Journal(folder, SCHEMA, most_bytes=2 << 20)
     for i in range(count):
+        if i % 10 == 0:  # one that is far behind would push out all that the other wrote
+            together.wait(60)
         # Half of the media are those of the other process, so that each drops what the other is about to name.
         journal.add(f"{name}-{i}", [{"a image": bytes([i % 256]) * 20_000, "a number": i}], answers(1))
         assert journal.feedback(f"{name}-{i}", 0, {"key": 2})
@@ -319,7 +322,8 @@ def _write(folder: Path, name: str, count: int) -> None:
 
 def test_two_processes_write_to_one_log(tmp_path: Path) -> None:
     folder, spawn = tmp_path / "log", multiprocessing.get_context("fork")
-    writers = [spawn.Process(target=_write, args=(folder, name, 150)) for name in "ab"]
+    together = spawn.Barrier(2)
+    writers = [spawn.Process(target=_write, args=(folder, name, 150, together)) for name in "ab"]
     for writer in writers:
         writer.start()
     for writer in writers:
