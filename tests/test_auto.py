@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +25,9 @@ from polyfuse.fitting import found as fitting_found
 from polyfuse.fusion import FUSIONS
 from polyfuse.learners import LEARNERS
 from polyfuse.model import FusionModel
+from polyfuse.search import comparison as comparing
 from polyfuse.search.candidates import names
+from polyfuse.training.loop import Outcome
 
 FEW = {"name": "auto", "candidates": ["alone", "words", "linear", "concat", "attention"], "folds": 3}
 
@@ -187,6 +190,32 @@ def test_the_same_seed_finds_the_same(text: dict[str, Any], target: str) -> None
     pd.testing.assert_series_equal(first.predict(notes(20, seed=2)), second.predict(notes(20, seed=2)))
 
 
+def test_candidates_are_the_same_side_by_side_as_one_by_one(
+    text: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for cores in (1, 4, 4):
+        monkeypatch.setattr(comparing, "cores", lambda cores=cores: cores)
+        fusion = {"name": "auto", "folds": 2, "seconds": 600}
+        predictor = pf.Predictor("label", modalities=text, fusion=fusion, columns={"price": "ignore"})
+        lines = predictor.fit(notes(120), progress=False).metrics["comparison"]["candidates"]
+        answers = predictor.predict_proba(notes(20, seed=2))
+        found.append(({line["candidate"]: (line["value"], line["folds"]) for line in lines}, answers))
+    for lines, answers in found[1:]:
+        assert lines == found[0][0]
+        pd.testing.assert_frame_equal(answers, found[0][1])
+
+
+def test_what_goes_wrong_in_one_candidate_ends_all(text: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Any, *_: Any, **__: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(LEARNERS["linear"], "fit", fail)
+    fusion = {"name": "auto", "candidates": ["linear", "gated", "deep"]}
+    with pytest.raises(OSError, match="no space left"):
+        pf.Predictor("label", modalities=text, fusion=fusion).fit(notes(80), progress=False)
+
+
 def test_noise_beside_a_table_costs_nothing() -> None:
     rng = np.random.default_rng(0)
     rows = 200
@@ -301,17 +330,54 @@ def test_the_comparison_ends_when_its_time_is_over(text: dict[str, Any]) -> None
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals to threads")
-def test_ctrl_c_keeps_the_best_so_far(text: dict[str, Any]) -> None:
+@pytest.mark.parametrize("candidates", [None, ["gated"]])
+def test_ctrl_c_keeps_the_best_so_far(
+    text: dict[str, Any], candidates: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def press() -> None:
         time.sleep(1.0)
         os.kill(os.getpid(), signal.SIGINT)
 
+    ended: list[str] = []
+
+    class Watched(comparing.Trainer):
+        def run(self, *, resume: bool = False) -> Outcome:
+            outcome = super().run(resume=resume)
+            ended.append(outcome.reason)
+            return outcome
+
+    monkeypatch.setattr(comparing, "Trainer", Watched)
     threading.Thread(target=press, daemon=True).start()
-    fusion = {"name": "auto", "repeats": 50, "seconds": 600}
+    fusion = {"name": "auto", "candidates": candidates, "repeats": 50, "seconds": 600}
     begun = time.monotonic()
     predictor = pf.Predictor("label", modalities=text, fusion=fusion).fit(notes(160), progress=False)
     assert time.monotonic() - begun < 60
     assert len(predictor.predict(notes(10))) == 10
+    # What was chosen is fitted to its end.
+    assert candidates is None or ended[-1] == "all epochs done"
+
+
+class Pressing(Silent):
+    """Presses Ctrl-C a moment after the chosen ways to combine begin to be fitted on all rows."""
+
+    @contextmanager
+    def bar(self, what: str, total: float | None = None) -> Iterator[Silent]:
+        if what == "Fitting":
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        yield self
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals to threads")
+@pytest.mark.parametrize("several", [False, True])
+def test_ctrl_c_while_the_best_is_fitted_keeps_what_there_is(
+    text: dict[str, Any], several: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting_found, "_LEAST_SECONDS", 1.0)
+    members = [{"combine": {"name": name}} for name in ("gated", "attention")[: 1 + several]]
+    fusion: Any = {"name": "ensemble", "members": members}
+    predictor = pf.Predictor("label", modalities=text, fusion=fusion, training={"epochs": 10**5})
+    predictor.fit(notes(80), progress=Pressing())
+    assert set(predictor.predict(notes(10))) <= {"yes", "no"}
 
 
 def test_repeats_deal_the_rows_anew(text: dict[str, Any]) -> None:
@@ -434,7 +500,7 @@ def test_how_long_encoders_take_is_measured_on_a_few_rows(text: dict[str, Any]) 
 
     fusion = {"name": "auto", "candidates": ["linear"]}
     pf.Predictor("label", modalities=text, fusion=fusion).fit(notes(300, seed=33), progress=Noted())
-    assert "s for the encoders (measured on a few rows), then at most 20 s to compare 1 ways" in " ".join(Noted.said)
+    assert "s for the encoders (measured on a few rows), then at most 10 s to compare 1 ways" in " ".join(Noted.said)
 
 
 def test_when_no_candidate_comes_to_an_end_the_best_begun_one_is_taken(text: dict[str, Any]) -> None:

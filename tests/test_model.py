@@ -120,3 +120,21 @@ def test_a_backbone_computes_in_the_chosen_precision() -> None:
     features = made.encode(inputs(), PRESENT)
     assert encoders["one"].seen == [torch.bfloat16]  # type: ignore[union-attr]
     assert {each.pooled.dtype for each in features.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("fusion", [ConcatFusion, AttentionFusion])
+def test_a_fusion_of_tokens_is_trained_in_the_chosen_precision_and_answers_in_float32(fusion: type[Any]) -> None:
+    found = []
+    for precision in ("float32", "bf16"):
+        made = model(fusion)
+        made.precision = precision
+        loss = made.loss(inputs(), PRESENT, torch.tensor([0, 1, 1, 0]))
+        loss.backward()
+        gradient = torch.cat([part.grad.flatten() for part in made.parameters() if part.grad is not None])
+        assert loss.dtype is gradient.dtype is torch.float32
+        found.append((loss.detach(), gradient, made(inputs(), PRESENT)))
+    plain, other = found
+    assert other[2].equal(plain[2])
+    assert other[0].equal(plain[0]) is (fusion is ConcatFusion)
+    torch.testing.assert_close(other[0], plain[0], rtol=0.02, atol=0.0)
+    assert torch.cosine_similarity(other[1], plain[1], dim=0) > 0.999

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from polyfuse.core.compute import Precision, computing, in_torch
+from polyfuse.core.compute import Precision, autocast, computing, in_torch
 from polyfuse.core.contract import HIDDEN, Encoder, Fusion, Head
 from polyfuse.core.types import Features, Inputs, Tensors
 
@@ -100,7 +100,8 @@ class FusionModel(Model):
         encoders: by modality, in order; two modalities may share one encoder.
         fusion: made for the encoders' widths, in the same order.
         head: made for the fusion's width.
-        precision: of the pretrained backbones; everything else computes in float32.
+        precision: of the pretrained backbones, and in training of a fusion that reads tokens; everything else computes
+            in float32.
     """
 
     def __init__(
@@ -145,7 +146,11 @@ class FusionModel(Model):
         def of(fused: Features, rows: Tensor) -> Tensor:
             return self.head.loss(self.head(fused.rows(rows)), target[rows])
 
-        fused, penalty = self.fusion.with_penalty(self.encode(inputs, present), present, of)
+        features = self.encode(inputs, present)
+        # The products of a fusion that reads pooled vectors are too small to gain.
+        with autocast(present.device, self.precision if self.fusion.needs == "tokens" else "float32"):
+            fused, penalty = self.fusion.with_penalty(features, present, of)
+        fused = Features(fused.tokens.float(), fused.mask, fused.pooled.float())
         if mix is None:
             loss = (objective or self.head.loss)(self.head(fused), target)
         else:

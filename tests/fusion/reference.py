@@ -88,6 +88,17 @@ def attention(layer: Any, queries: Array, tokens: Array) -> Array:
     return linear(layer.out, np.concatenate(mixed, axis=-1))
 
 
+def pool(layer: Any, z: Array) -> Array:
+    """Return what the queries of an AttentionPool read of one row's tokens."""
+    x, size = norm(layer.norm, z), z.shape[-1] // len(layer.queries)
+    biases = array(layer.values.bias).reshape(-1, size)
+    read = [
+        softmax(x @ query) @ x @ weight + bias
+        for query, weight, bias in zip(array(layer.queries), array(layer.values.weight), biases, strict=True)
+    ]
+    return linear(layer.out, np.concatenate(read))
+
+
 def block(layer: Any, z: Array) -> Array:
     normed = norm(layer.norm_attention, z)
     z = z + attention(layer.attention, normed, normed)

@@ -76,6 +76,7 @@ def trainer(
     run: str = "run",
     fail_at: int | None = None,
     deadline: float | None = None,
+    whole: bool = False,
     poison: bool = False,
 ) -> Trainer:
     pooled, present, target = problem()
@@ -97,6 +98,7 @@ def trainer(
         make_accelerator(torch.device("cpu")),
         checkpoints=Checkpoints(folder, run) if folder is not None else None,
         deadline=deadline,
+        whole=whole,
     )
 
 
@@ -145,6 +147,25 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, fail_at: int) -
     torch.manual_seed(999)  # a new process has another random state
     assert again.run(resume=True) == expected
     assert same(weights(whole), weights(again))
+
+
+def test_what_is_of_use_only_as_a_whole_is_given_up_as_soon_as_it_cannot_end() -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 10**6})
+    lost = trainer(settings, deadline=time.monotonic() + 600, whole=True)
+    assert lost.run().reason == "time limit"
+    assert lost._state.updates < 20
+    short = SETTINGS.model_copy(update={"epochs": 4})
+    won = trainer(short, deadline=time.monotonic() + 600, whole=True)
+    assert won.run().reason == "all epochs done"
+    plain = trainer(short)
+    plain.run()
+    assert same(weights(won), weights(plain))
+
+
+def test_another_thread_may_end_it() -> None:
+    made = trainer(SETTINGS.model_copy(update={"epochs": 10**6}))
+    threading.Timer(0.3, made.interrupt).start()
+    assert made.run().reason == "interrupted"
 
 
 def test_accumulation_resumes_too(tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+_SWITCH = 0.001  # seconds; Python's own are 0.005
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -53,3 +56,27 @@ def one_thread() -> Iterator[None]:
     """
     with computing_threads(1):
         yield
+
+
+@contextmanager
+def side_by_side(count: int) -> Iterator[Executor]:
+    """Give so many threads that compute with one thread each, and no more in the libraries under them.
+
+    Two small works beside each other take little longer than one, while a second thread for each step gains little.
+    """
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    def begin() -> None:
+        # OpenMP counts for each thread apart, the libraries under numpy for all.
+        torch.set_num_threads(1)
+        threadpool_limits(1)
+
+    before = sys.getswitchinterval()
+    # A thread whose product of matrices is done waits for Python as long as another one is in it.
+    sys.setswitchinterval(min(before, _SWITCH))
+    try:
+        with one_thread(), ThreadPoolExecutor(count, initializer=begin) as workers:
+            yield workers
+    finally:
+        sys.setswitchinterval(before)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from annotated_types import Ge, Le
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from polyfuse.core.contract import Encoder
 from polyfuse.core.options import Depth, Share, Width
@@ -17,6 +17,7 @@ from polyfuse.core.types import Features, Tensors
 from polyfuse.data.schema import Column
 from polyfuse.encoders.residual import ResidualNet
 from polyfuse.encoders.restoring import images_of, pixels_of_images
+from polyfuse.layers.dropout import Dropout
 from polyfuse.layers.real import put_back, real_of
 
 _UNKNOWN_SIZE = 64
@@ -56,7 +57,7 @@ class ConvnetEncoder(Encoder):
         self.size = size or min(_MOST, max(_LEAST, *known, 0) if known else _UNKNOWN_SIZE)
         self.grey = grey
         self.net = ResidualNet(1 if grey else 3, (self.size, self.size), width=width, depth=depth)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.dim = self.net.dim
 
     def prepare(self, values: Sequence[tuple[Any, ...] | None]) -> Tensors:

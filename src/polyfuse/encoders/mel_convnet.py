@@ -18,6 +18,7 @@ from polyfuse.data.schema import Column
 from polyfuse.encoders.residual import ResidualNet
 from polyfuse.encoders.restoring import sound_of
 from polyfuse.encoders.spectrogram import mel_filters, power_spectrum
+from polyfuse.layers.dropout import Dropout
 
 _WINDOW, _HOP = 0.025, 0.01  # seconds
 _RANGE = 18.4  # nepers of power below the loudest cell that are kept: 80 dB
@@ -72,7 +73,7 @@ class MelConvnetEncoder(Encoder):
         self.net = ResidualNet(1, (mels, 1 + self.samples // self.hop), width=width, depth=depth)
         # A band keeps its place: the sum over bands has weights for each, where a mean would forget the pitch.
         self.collapse = nn.Linear(self.net.dim * self.net.cells[0], dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.dim = dim
 
     def prepare(self, values: Sequence[tuple[Any, ...] | None]) -> Tensors:

@@ -12,6 +12,7 @@ from polyfuse.core.options import Count, Depth, Share, Width
 from polyfuse.core.types import Features
 from polyfuse.data.schema import Column
 from polyfuse.encoders.table import CategoryEmbeddings, NumberEmbedding, NumberEmbeddings, TableEncoder
+from polyfuse.layers.dropout import Dropout
 
 
 class MLPEncoder(TableEncoder):
@@ -46,7 +47,7 @@ class MLPEncoder(TableEncoder):
         widths = [(len(self.edges) + len(self.levels)) * embedding, *[dim] * depth]
         layers: list[nn.Module] = []
         for narrow, wide in pairwise(widths):
-            layers += [nn.Linear(narrow, wide), nn.ReLU(), nn.Dropout(dropout)]
+            layers += [nn.Linear(narrow, wide), nn.ReLU(), Dropout(dropout)]
         self.layers = nn.Sequential(*layers)
         self.dim = dim
 

@@ -18,6 +18,7 @@ from polyfuse.core.types import Features, Tensors
 from polyfuse.data.points import Cloud, coordinates
 from polyfuse.data.schema import Column
 from polyfuse.layers.clouds import sphere
+from polyfuse.layers.dropout import Dropout
 from polyfuse.layers.real import put_back, real_of
 
 _LARGEST = 1e15  # its square is still a float32
@@ -78,7 +79,7 @@ class PointNetEncoder(Encoder):
         )
         self.norm = nn.LayerNorm(self.dim)
         self.places = nn.Parameter(0.02 * torch.randn(2**self.axes, self.dim))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def prepare(self, values: Sequence[tuple[Any, ...] | None]) -> Tensors:
         """Draw, and pad; an absent value is one point at the origin."""

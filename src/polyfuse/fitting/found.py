@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
+from importlib import import_module
 
 import numpy as np
 
@@ -43,7 +44,7 @@ from polyfuse.tuning import TUNINGS
 
 #: What models that are trained as a whole begin with.
 BASE = "concat"
-_LEAST_SECONDS = 20.0
+_LEAST_SECONDS = 10.0
 _SHARE_OF_REST = 0.6  # of the time that is left, for all that is compared
 _SHARE_OF_FLOOR = 0.5  # of the time of a comparison, on top of it
 
@@ -164,6 +165,7 @@ def _comparison(job: Job, recipe: Recipe, encoders: Encoders, settings: Settings
     head, precision = make_head(recipe, schema, 1), precision_of(recipe, device)
     bank = Ensemble(encoders.by_modality, head, [], words, precision=precision)
     bank.to(device)
+    import_module("sklearn.linear_model")  # beside work in other threads it would keep all of them waiting
     sources, seconds = _encode(job, bank, settings)
     material = Material(job.rows, bank, pooled_sources(bank, job.rows, sources, device, job.progress), sources, device)
     most = _SHARE_OF_REST / (1 + (_SHARE_OF_FLOOR if _learned(encoders) else 0)) * job.remaining()

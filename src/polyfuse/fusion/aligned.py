@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from polyfuse.core.contract import Fusion
 from polyfuse.core.types import Features
+from polyfuse.layers.dropout import Dropout
 from polyfuse.layers.tokens import shortened
 
 
@@ -28,7 +29,7 @@ class AlignedFusion(Fusion):
         # Lists, not dicts: a modality may bear any name, one that a torch module uses for itself too.
         self.projections = nn.ModuleList(nn.Sequential(nn.LayerNorm(d), nn.Linear(d, dim)) for d in dims.values())
         self.absent = nn.ParameterList(torch.randn(dim) * dim**-0.5 for _ in dims)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def pooled(self, features: Mapping[str, Features], present: Tensor) -> Tensor:
         """Return the aligned pooled vectors (batch, modalities, dim)."""

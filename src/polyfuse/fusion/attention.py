@@ -17,9 +17,9 @@ from polyfuse.layers.transformer import AttentionPool, Block
 class AttentionFusion(AlignedFusion):
     """A transformer over the tokens of all modalities, each marked with a learned vector e_i of its modality.
 
-    z_0 = [h_1 + e_1; …; h_k + e_k] over all tokens, z_l = block_l(z_(l-1)), y = norm(pool(z_L)), where `pool` is one
-    learned query (multimodal transformer with early concatenation; Vaswani et al. 2017, Kim et al. 2021).
-    Cost for n tokens in all: depth·(2·n²·dim + 8·n·dim²) multiplications a row.
+    z_0 = [h_1 + e_1; …; h_k + e_k] over all tokens, z_l = block_l(z_(l-1)), y = norm(pool(z_L)), where `pool` has one
+    learned query a head (multimodal transformer with early concatenation; Vaswani et al. 2017, Kim et al. 2021).
+    Cost for n tokens in all: depth·(2·n²·dim + 8·n·dim²) multiplications a row, and the pool's 2·heads·n·dim + 2·dim².
 
     Args:
         dims: width of each modality's Features, by name.

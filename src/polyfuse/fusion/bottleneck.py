@@ -18,14 +18,14 @@ class BottleneckFusion(AlignedFusion):
     """A transformer for each modality, which sees the others through B shared tokens only.
 
     [s_i; z_i^(l+1)] = block_(i,l)([s^l; z_i^l]), s^(l+1) = the mean of the s_i over the modalities present, and
-    y = norm(pool([s^L; z_1^L; …; z_k^L])); z_i^0 are the aligned tokens, s^0 is learned, and `pool` is one learned
-    query (Nagrani et al. 2021). The pool reads the modalities' own tokens too, as the paper does: with s alone, all
-    that a modality has to say, even what no other needs to hear, would have to pass through B tokens.
+    y = norm(pool([s^L; z_1^L; …; z_k^L])); z_i^0 are the aligned tokens, s^0 is learned, and `pool` has one learned
+    query a head (Nagrani et al. 2021). The pool reads the modalities' own tokens too, as the paper does: with s alone,
+    all that a modality has to say, even what no other needs to hear, would have to pass through B tokens.
     What modalities tell each other in one block they hear in the next. An absent modality's token a_i reads the
     bottleneck and is read by the pool, but has no part in the mean; where all are absent, all have.
     Cost for n_i tokens: depth·Σ_i (2·(n_i + B)²·dim + 8·(n_i + B)·dim²) multiplications a row, and the pool's
-    2·(B + Σ n_i)·dim². For two modalities of n tokens each, that is less than attention over all from about
-    n² = 4·B·dim on.
+    2·heads·(B + Σ n_i)·dim + 2·dim². For two modalities of n tokens each, that is less than attention over all from
+    about n² = 4·B·dim on.
 
     Args:
         dims: width of each modality's Features, by name.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from polyfuse.core.options import Depth, Share, Width
 from polyfuse.core.types import Features
 from polyfuse.fusion.aligned import AlignedFusion
+from polyfuse.layers.dropout import Dropout
 
 
 class DeepFusion(AlignedFusion):
@@ -30,7 +31,7 @@ class DeepFusion(AlignedFusion):
         self.join = nn.Linear(len(dims) * dim, dim)
         self.blocks = nn.ModuleList(
             nn.Sequential(
-                nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * dim, dim)
+                nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), Dropout(dropout), nn.Linear(2 * dim, dim)
             )
             for _ in range(depth)
         )

@@ -13,6 +13,7 @@ from polyfuse.core.contract import LossOf
 from polyfuse.core.options import Share, Width
 from polyfuse.core.types import Features
 from polyfuse.fusion.aligned import AlignedFusion, counting
+from polyfuse.layers.dropout import Dropout
 from polyfuse.layers.stacked import StackedLinear
 
 
@@ -48,7 +49,7 @@ class LateFusion(AlignedFusion):
         super().__init__(dims, dim=dim, dropout=dropout)
         self.alone = alone
         self.views = nn.Sequential(
-            StackedLinear(len(dims), dim, dim), nn.GELU(), nn.Dropout(dropout), StackedLinear(len(dims), dim, dim)
+            StackedLinear(len(dims), dim, dim), nn.GELU(), Dropout(dropout), StackedLinear(len(dims), dim, dim)
         )
         self.trust = nn.Parameter(torch.zeros(len(dims)))
         self.sharpness = nn.Parameter(torch.zeros(()))

@@ -15,6 +15,7 @@ from polyfuse.core.errors import InputError
 from polyfuse.core.options import Share
 from polyfuse.core.types import Features
 from polyfuse.data.schema import Target
+from polyfuse.layers.dropout import Dropout
 
 
 class ClassificationHead(Head):
@@ -52,7 +53,7 @@ class ClassificationHead(Head):
         balanced = 1 / (len(target.levels) * frequencies.clamp(min=1e-12))
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.register_buffer("weights", balanced if class_weights == "balanced" else None, persistent=False)
-        self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, len(target.levels)))
+        self.out = nn.Sequential(Dropout(dropout), nn.Linear(dim, len(target.levels)))
 
     def encode(self, answers: Sequence[Any]) -> Tensor:
         """Return label codes (rows,) int64.

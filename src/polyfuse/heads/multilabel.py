@@ -15,6 +15,7 @@ from polyfuse.core.errors import InputError
 from polyfuse.core.options import Share
 from polyfuse.core.types import Features
 from polyfuse.data.schema import Target
+from polyfuse.layers.dropout import Dropout
 
 
 class MultilabelHead(Head):
@@ -57,7 +58,7 @@ class MultilabelHead(Head):
         balanced = ((1 - frequencies) / frequencies.clamp(min=1e-12)).clamp(max=100)
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.register_buffer("weights", balanced if class_weights == "balanced" else None, persistent=False)
-        self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, len(target.levels)))
+        self.out = nn.Sequential(Dropout(dropout), nn.Linear(dim, len(target.levels)))
 
     def encode(self, answers: Sequence[Any]) -> Tensor:
         """Return a 0/1 matrix (rows, labels) float32.

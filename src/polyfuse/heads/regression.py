@@ -13,6 +13,7 @@ from polyfuse.core.contract import Head
 from polyfuse.core.options import Share
 from polyfuse.core.types import Features
 from polyfuse.data.schema import Target
+from polyfuse.layers.dropout import Dropout
 
 
 class RegressionHead(Head):
@@ -40,7 +41,7 @@ class RegressionHead(Head):
         super().__init__()
         self.mean, self.std = target.mean, target.std
         self.objective = objective
-        self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, 1))
+        self.out = nn.Sequential(Dropout(dropout), nn.Linear(dim, 1))
 
     def encode(self, answers: Sequence[Any]) -> Tensor:
         """Return the answers in standard deviations from the mean (rows,) float32."""

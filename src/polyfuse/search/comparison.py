@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from threading import Lock
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
+from polyfuse.core.interruption import interruptible
 from polyfuse.core.progress import Bar, Silent
-from polyfuse.core.threads import one_thread
+from polyfuse.core.threads import cores, one_thread, side_by_side
+from polyfuse.data.batches import Batches
 from polyfuse.fusion import FUSIONS
+from polyfuse.layers.dropout import drawing_from
 from polyfuse.learners import LEARNERS
 from polyfuse.learners.learner import Array, Learner
 from polyfuse.learners.several import make_learner
@@ -35,6 +40,7 @@ FINALISTS = 3
 _RESAMPLES = 400
 _FEW_ROWS = 20_000  # up to which learners compute with one thread
 
+Made = TypeVar("Made")
 
 _UNKNOWN = Interval(math.nan, math.nan, math.nan)
 
@@ -97,34 +103,37 @@ class Comparison:
     deadline: float = math.inf
     entries: list[Entry] = field(default_factory=list)
     stopped: bool = False
+    _lock: Lock = field(default_factory=Lock, init=False, repr=False)
+    _shortening: Lock = field(default_factory=Lock, init=False, repr=False)
+    _training: list[Trainer] = field(default_factory=list, init=False, repr=False)
 
     def run(self, specs: Sequence[MemberSpec], folds: Sequence[tuple[Array, Array]], bar: Bar) -> None:
         """Measure candidates. folds: positions to learn from, positions to measure on.
 
-        Learners go first, through all folds: they cost little, and one that is behind alone may still make a mean
-        better. Every fusion is measured in the first fold, those that read tokens last; the best few go on.
+        Learners go through all folds: they cost little, and one that is behind alone may still make a mean better.
+        Every fusion is measured in the first fold; the best few go on. What computes with one thread is measured side
+        by side.
         """
         schema = self.material.rows.schema
         self.entries = [Entry(spec, label(spec, schema)) for spec in specs]
         learners = [entry for entry in self.entries if entry.spec.combine.name in LEARNERS]
         fusions = [entry for entry in self.entries if entry.spec.combine.name in FUSIONS]
-        begun = time.monotonic()
-        for number in range(len(folds)):
-            if number and self._over((time.monotonic() - begun) / number):
-                break
-            for entry in learners:
-                self._measure(entry, *folds[number], bar)
+        # Side by side the longest go first, so that none is waited for in the end; one by one the quickest do.
+        fusions.sort(key=lambda entry: (_reads(entry.spec) == "pooled") == (self._workers > 1))
+        work: list[Callable[[], None]] = [partial(self._measure, entry, folds[:1], bar) for entry in fusions]
+        if self._small:
+            work.insert(0, partial(self._learn, learners, folds, bar))
+        else:
+            self._learn(learners, folds, bar)
+        self._together(work)
         reached = max([entry.folds for entry in learners], default=len(folds))
-        fusions.sort(key=lambda entry: _reads(entry.spec) != "pooled")
-        for entry in fusions:
-            self._measure(entry, *folds[0], bar)
-        for entry in self._drop(learners, fusions):
-            for fold in folds[1:reached]:
-                self._measure(entry, *fold, bar)
+        self._together([partial(self._measure, e, folds[1:reached], bar) for e in self._drop(learners, fusions)])
 
     def stop(self) -> None:
         """End as soon as the first candidate is measured."""
         self.stopped = True
+        for trainer in list(self._training):
+            trainer.interrupt()
 
     def leaders(self) -> list[tuple[Entry, Array]]:
         """Return the candidates that were measured as often as the best one, the best first, with their scores.
@@ -194,55 +203,118 @@ class Comparison:
         arrow = "↑" if self.metric.greater_is_better else "↓"
         return ["candidate", f"{self.metric.name} {arrow}", "95 % interval", "folds", "s", ""], lines
 
-    def fit(self, spec: MemberSpec, rows: Array, learner: Learner | None = None) -> FusionModel | Learner | None:
-        """Return a candidate fitted on some rows; None when there was no time to end it."""
-        with self._threads(spec):
-            return self._fit(spec, rows, learner)
+    def fitted(self, entries: Sequence[Entry], done: Callable[[Entry], None]) -> list[FusionModel | Learner]:
+        """Return candidates fitted on all rows, however long it takes. done: is told of each."""
+        self.deadline, self.stopped = math.inf, False
+
+        def fit(entry: Entry) -> FusionModel | Learner:
+            model = self._fit(entry.spec, np.arange(len(self.material)), entry.learner, needed=True)
+            assert model is not None
+            with self._lock:
+                done(entry)
+            return model
+
+        with interruptible(self.stop):
+            if self._small and len(entries) > 1:
+                return self._together([partial(fit, entry) for entry in entries])
+            found = []
+            for entry in entries:
+                with self._threads(entry.spec):
+                    found.append(fit(entry))
+            return found
+
+    @property
+    def _small(self) -> bool:
+        """Whether a second thread gains learners nothing."""
+        return len(self.material) <= _FEW_ROWS
+
+    @property
+    def _workers(self) -> int:
+        """How many candidates are measured at a time."""
+        return cores() if self.material.device.type == "cpu" else 1
 
     def _threads(self, spec: MemberSpec) -> AbstractContextManager[None]:
-        """Return the context in which a candidate is fitted."""
-        small = len(self.material) <= _FEW_ROWS or spec.combine.name in FUSIONS
-        pooled = spec.combine.name in LEARNERS or _reads(spec) == "pooled"
-        return one_thread() if small and pooled and self.material.device.type == "cpu" else nullcontext()
+        """Return the context in which a candidate is fitted when nothing else is."""
+        pooled = _reads(spec) == "pooled" if spec.combine.name in FUSIONS else self._small
+        return one_thread() if pooled and self.material.device.type == "cpu" else nullcontext()
 
-    def _fit(self, spec: MemberSpec, rows: Array, learner: Learner | None) -> FusionModel | Learner | None:
+    def _together(self, work: Sequence[Callable[[], Made]]) -> list[Made]:
+        """Do some work with one thread each, on the CPU side by side."""
+        with side_by_side(max(1, min(len(work), self._workers))) as workers:
+            done = [workers.submit(some) for some in work]
+            try:
+                return [some.result() for some in done]
+            except BaseException:
+                self.stop()
+                raise
+
+    def _fit(
+        self, spec: MemberSpec, rows: Array, learner: Learner | None, *, needed: bool
+    ) -> FusionModel | Learner | None:
+        """Return a candidate fitted on some rows.
+
+        Args:
+            spec: the candidate.
+            rows: positions.
+            learner: with its hyperparameters chosen, where it is one.
+            needed: whether it is to come out even where there is no time to end it; else None does then.
+        """
         if spec.combine.name in FUSIONS:
-            return self._fit_fusion(spec, rows)
+            return self._fit_fusion(spec, rows, needed=needed)
         assert learner is not None
         weights = None if self.material.weights is None else self.material.weights[rows]
         learner.fit(self._design(spec).rows(rows), self.material.answers[rows], weights=weights)
         return learner
 
-    def _measure(self, entry: Entry, learning: Array, held: Array, bar: Bar) -> None:
-        """Learn from some rows and score others, if there is time."""
-        if entry.note:
-            return
-        begun, spec = time.monotonic(), entry.spec
-        # The first candidate of all is measured whatever the time: something has to come out.
+    def _learn(self, learners: Sequence[Entry], folds: Sequence[tuple[Array, Array]], bar: Bar) -> None:
+        """Measure learners in one fold after the other, as far as there is time for all of them."""
+        begun = time.monotonic()
+        for number, fold in enumerate(folds):
+            if number and self._over((time.monotonic() - begun) / number):
+                break
+            for entry in learners:
+                self._measure(entry, [fold], bar)
+
+    def _measure(self, entry: Entry, folds: Sequence[tuple[Array, Array]], bar: Bar) -> None:
+        """Learn from some rows and score others, in one fold after the other, if there is time."""
+        for learning, held in folds:
+            if not entry.note:
+                self._measure_in(entry, learning, held, bar)
+
+    def _measure_in(self, entry: Entry, learning: Array, held: Array, bar: Bar) -> None:
+        begun, spec, needed = time.monotonic(), entry.spec, self._needed(entry)
         expected = entry.seconds / entry.folds if entry.folds else 0.0
-        if any(other.folds for other in self.entries) and self._over(expected):
+        if not needed and self._over(expected):
             entry.note = "no time left"
             return
         if spec.combine.name in LEARNERS and not self._design(spec).width:
             entry.note = "nothing to read"
             return
-        bar.advance(0, entry.name)
-        with self._threads(spec):
-            if spec.combine.name in LEARNERS and entry.learner is None:
-                entry.learner = self._chosen(spec, learning, held)
-            model = self._fit(spec, learning, entry.learner)
+        with self._lock:
+            bar.advance(0, entry.name)
+        if spec.combine.name in LEARNERS and entry.learner is None:
+            entry.learner = self._chosen(spec, learning, held)
+        model = self._fit(spec, learning, entry.learner, needed=needed)
         if model is None:
             entry.note = "took too long" if not self.stopped else "stopped"
             return
         scores = self._scores(spec, model, held)
-        if np.isfinite(scores).all():
-            entry.parts.append((held, scores))
-            entry.seconds += time.monotonic() - begun
-            entry.interval = self._interval(entry)
-        else:
-            entry.note = "its scores are not finite"
-        bar.advance(1)
-        bar.table(*self.table())
+        with self._lock:
+            if np.isfinite(scores).all():
+                entry.parts.append((held, scores))
+                entry.interval = self._interval(entry)
+                entry.seconds += time.monotonic() - begun
+            else:
+                entry.note = "its scores are not finite"
+            bar.advance(1)
+            bar.table(*self.table())
+
+    def _needed(self, entry: Entry) -> bool:
+        """Tell whether a candidate is to be measured whatever the time: something has to come out."""
+        if any(other.folds for other in self.entries):
+            return False
+        coming = any(other.spec.combine.name in LEARNERS and not other.note for other in self.entries)
+        return entry.spec.combine.name in LEARNERS or not coming
 
     def _chosen(self, spec: MemberSpec, learning: Array, held: Array) -> Learner:
         """Return a learner with its hyperparameters chosen on the first fold."""
@@ -256,38 +328,60 @@ class Comparison:
     def _scores(self, spec: MemberSpec, model: FusionModel | Learner, rows: Array) -> Array:
         if isinstance(model, Learner):
             return model.scores(self._design(spec).rows(rows))
-        batches = self.material.batches(rows, _reads(spec), model.modalities)
-        return scored(model, batches, self.material.device)[1].astype(np.float64)
+        return scored(model, self._batches(spec, model, rows), self.material.device)[1].astype(np.float64)
 
     def _design(self, spec: MemberSpec) -> Any:
         return self.material.design.only(
             spec.modalities or self.material.bank.modalities, parts=spec.parts or ("features", "words")
         )
 
-    def _fit_fusion(self, spec: MemberSpec, rows: Array) -> FusionModel | None:
-        bank, settings = self.material.bank, on_features(self.recipe.training, len(rows))
-        with torch.random.fork_rng([self.material.device] if self.material.device.type == "cuda" else []):
-            torch.manual_seed(settings.seed)
-            read = [name for name in bank.modalities if spec.modalities is None or name in spec.modalities]
-            encoders = {name: bank.encoder(name) for name in read}
-            encoders = with_fresh_tables(self.recipe, self.material.rows.schema, encoders)
-            schema = self.material.rows.schema
-            model = make_fusion_model(self.recipe, schema, encoders, spec.combine, bank.precision)
-            outcome = Trainer(
+    def _fit_fusion(self, spec: MemberSpec, rows: Array, *, needed: bool) -> FusionModel | None:
+        settings = on_features(self.recipe.training, len(rows))
+        model = self._fresh(spec, settings.seed)
+        with self._seeded(settings.seed):
+            trainer = Trainer(
                 model,
-                self.material.batches(rows, _reads(spec), model.modalities),
+                self._batches(spec, model, rows),
                 None,
                 settings,
                 self.accelerator,
                 metric=self.metric,
                 progress=Silent(),
                 deadline=self.deadline if math.isfinite(self.deadline) else None,
-            ).run()
-        if outcome.reason == "interrupted":
-            self.stop()
-        # Something has to come out: what was begun counts as long as nothing else does.
-        done = outcome.reason == "all epochs done" or not any(entry.folds for entry in self.entries)
-        return model if done else None
+                whole=not needed,
+            )
+            self._training.append(trainer)
+            if self.stopped:
+                trainer.interrupt()
+            outcome = trainer.run()
+            self._training.remove(trainer)
+        return model if needed or outcome.reason == "all epochs done" else None
+
+    def _fresh(self, spec: MemberSpec, seed: int) -> FusionModel:
+        """Return a fusion with weights that depend on the seed alone."""
+        bank, schema = self.material.bank, self.material.rows.schema
+        read = [name for name in bank.modalities if spec.modalities is None or name in spec.modalities]
+        with self._lock, torch.random.fork_rng([]):
+            torch.default_generator.manual_seed(seed)
+            encoders = with_fresh_tables(self.recipe, schema, {name: bank.encoder(name) for name in read})
+            return make_fusion_model(self.recipe, schema, encoders, spec.combine, bank.precision)
+
+    @contextmanager
+    def _seeded(self, seed: int) -> Iterator[None]:
+        """Let what training draws depend on the seed alone, whatever is trained beside it."""
+        device = self.material.device
+        if device.type == "cuda":  # where one candidate is trained at a time
+            with torch.random.fork_rng([device]):
+                torch.manual_seed(seed)
+                yield
+        else:
+            with drawing_from(torch.Generator().manual_seed(seed)):
+                yield
+
+    def _batches(self, spec: MemberSpec, model: FusionModel, rows: Array) -> Batches:
+        reads = _reads(spec)
+        with self._shortening if reads == "short" else nullcontext():  # what several read is made once
+            return self.material.batches(rows, reads, model.modalities)
 
     def _drop(self, learners: Sequence[Entry], fusions: Sequence[Entry]) -> list[Entry]:
         """Mark the fusions that are behind the best beyond chance in the first fold, or beyond the best few.

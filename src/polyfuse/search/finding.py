@@ -12,7 +12,7 @@ from polyfuse.core.interruption import interruptible
 from polyfuse.core.progress import Progress
 from polyfuse.ensemble import Ensemble, Member
 from polyfuse.fusion import FUSIONS
-from polyfuse.learners.learner import Array
+from polyfuse.learners.learner import Array, Learner
 from polyfuse.model import FusionModel, Model
 from polyfuse.recipe.component import Component
 from polyfuse.recipe.ways import MemberSpec
@@ -153,15 +153,12 @@ def _pays(comparison: Comparison, floor: Floor) -> bool:
 
 def _found(comparison: Comparison, choice: Choice, progress: Progress) -> Found:
     """Fit what was chosen on all rows."""
-    comparison.deadline = float("inf")
     with progress.bar("Fitting", len(choice.entries)) as bar:
-        members = []
-        for entry, weight in zip(choice.entries, choice.weights, strict=True):
-            bar.advance(0, entry.name)
-            members.append(_fitted(comparison, entry, weight))
-            bar.advance(1)
-    specs = [entry.spec for entry in choice.entries]
-    chosen = list(zip(specs, members, strict=True))
+        models = comparison.fitted(choice.entries, lambda entry: bar.advance(1, entry.name))
+    chosen = [
+        (entry.spec, _member(comparison, entry, model, weight))
+        for entry, model, weight in zip(choice.entries, models, choice.weights, strict=True)
+    ]
     model, fusion = _assembled(comparison.material, chosen)
     specs = [entry.spec for entry, _ in comparison.leaders()]
     base = next((spec.combine for spec in specs if spec.combine.name in FUSIONS and spec.modalities is None), None)
@@ -286,17 +283,10 @@ def _given(comparison: Comparison) -> Choice:
     return Choice(list(entries), weights, mean, comparison.leading_rows, "as given")
 
 
-def _fitted(comparison: Comparison, entry: Entry, weight: float) -> Member:
-    model = comparison.fit(entry.spec, np.arange(len(comparison.material)), entry.learner)
-    assert model is not None
-    bank = comparison.material.bank
-    return Member(
-        entry.name,
-        weight,
-        model,
-        tuple(name for name in bank.modalities if entry.spec.modalities is None or name in entry.spec.modalities),
-        tuple(entry.spec.parts or ("features", "words")),
-    )
+def _member(comparison: Comparison, entry: Entry, model: FusionModel | Learner, weight: float) -> Member:
+    asked, known = entry.spec.modalities, comparison.material.bank.modalities
+    read = tuple(name for name in known if asked is None or name in asked)
+    return Member(entry.name, weight, model, read, tuple(entry.spec.parts or ("features", "words")))
 
 
 def _assembled(material: Material, chosen: Sequence[tuple[MemberSpec, Member]]) -> tuple[Model, Component]:

@@ -39,6 +39,8 @@ Log = Callable[[dict[str, float], int], None]
 Array: TypeAlias = NDArray[Any]
 _VALIDATION_BATCH = 256
 _WATCHED = 256  # validation rows that are attacked after each epoch
+_SLOW = 3  # updates that tell nothing about the pace yet
+_UNSURE = 1.25  # how much faster than so far training may go on
 _GROUP = 16  # batches among whose rows those of like length meet
 
 
@@ -94,6 +96,7 @@ class Trainer:
         log: takes the figures of an epoch, and the number of updates so far.
         progress: shows how far it is.
         deadline: time.monotonic() at which training ends.
+        whole: whether training that does not come to its end is of no use: it ends as soon as that is clear.
         threats: to some modalities, where training is to be adversarial.
         adversarial: how, with them.
         fairness: the loss, where training is to be fair to groups, which the batches hold then.
@@ -113,6 +116,7 @@ class Trainer:
         log: Log | None = None,
         progress: Progress | None = None,
         deadline: float | None = None,
+        whole: bool = False,
         threats: Mapping[str, Threat] | None = None,
         adversarial: AdversarialSettings | None = None,
         fairness: FairObjective | None = None,
@@ -131,7 +135,7 @@ class Trainer:
             self._replica.be_fair(fairness)
         self.metric = metric or METRICS[settings.metric or model.head.metrics[0]]
         self._checkpoints, self._log, self._progress = checkpoints, log, progress or Silent()
-        self._deadline = deadline
+        self._deadline, self._whole, self._timed = deadline, whole, 0.0
         self._tunings, trained = self._replica.tunings, self._replica.model
         rates = {weight: rate for encoder, tuning in self._tunings for weight, rate in tuning.rates(encoder).items()}
         self._optimizer = make_optimizer(trained, rates, settings)
@@ -167,7 +171,7 @@ class Trainer:
         for encoder, tuning in self._tunings:
             tuning.begin(encoder, total)
         cost = self._cost()
-        with interruptible(self._interrupt), self._progress.bar("Training", total) as bar:
+        with interruptible(self.interrupt), self._progress.bar("Training", total) as bar:
             bar.advance(state.updates)
             reason = self._epochs(bar)
         if not self._best and reason != "diverged":
@@ -180,6 +184,10 @@ class Trainer:
             )
         self.model.load_state_dict(self._best, strict=False)
         return Outcome(self.metric.name, state.best, state.best_epoch, state.history, reason, cost)
+
+    def interrupt(self) -> None:
+        """End after the step that is under way, from whatever thread."""
+        self._interrupted = True
 
     def _epochs(self, bar: Bar) -> Reason:
         state = self._state
@@ -264,10 +272,21 @@ class Trainer:
 
     def _ended(self) -> Reason | None:
         """Return why training is to end now, if any process says so."""
-        late = self._deadline is not None and time.monotonic() > self._deadline
-        flags = torch.tensor([float(self._interrupted), float(late)], device=self.accelerator.device)
+        flags = torch.tensor([float(self._interrupted), float(self._late())], device=self.accelerator.device)
         interrupted, late = (processes.total(flags) > 0).tolist()
         return "interrupted" if interrupted else "time limit" if late else None
+
+    def _late(self) -> bool:
+        """Tell whether there is no more time, or, where only whole training is of use, too little for what is left."""
+        now, updates = time.monotonic(), self._state.updates
+        if self._deadline is None or now > self._deadline:
+            return self._deadline is not None
+        if updates == _SLOW:
+            self._timed = now
+        if not self._whole or updates < 2 * _SLOW:
+            return False
+        left = self._last * self._updates_per_epoch - updates
+        return now + (now - self._timed) / (updates - _SLOW) * left / _UNSURE > self._deadline
 
     def _order(self, epoch: int) -> list[list[int]]:
         """Return the rows of each batch of an epoch, the same for the same seed.
@@ -355,9 +374,6 @@ class Trainer:
             value, gap = (state.history[-1].get(f"validation_{name}", math.nan) for name in (self.metric.name, "gap"))
             return f"{epoch}, {self.metric.name} {value:.4g}, gap {gap:.4g}"
         return epoch if math.isnan(state.best) else f"{epoch}, best {self.metric.name} {state.best:.4g}"
-
-    def _interrupt(self) -> None:
-        self._interrupted = True
 
     def _checkpoint(self) -> None:
         if self._checkpoints is None:

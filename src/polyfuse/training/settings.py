@@ -117,6 +117,7 @@ class TrainingSettings(Strict):
 _DEFAULTS = TrainingSettings()
 _UPDATES_BATCH = 32  # rows of a step in which pretrained weights move
 _TUNED_ROWS = 5_000  # that a tuning sees in all its epochs
+_MANY_ROWS = 2_000  # from which a fusion on Features at rest overfits in its last epochs
 
 
 def on_features(settings: TrainingSettings, rows: int) -> TrainingSettings:
@@ -128,7 +129,7 @@ def on_features(settings: TrainingSettings, rows: int) -> TrainingSettings:
     if settings.learning_rate == _DEFAULTS.learning_rate:
         changed["learning_rate"] = settings.learning_rate * math.sqrt(batch / _DEFAULTS.batch_size)
     if settings.epochs == _DEFAULTS.epochs:
-        changed["epochs"] = 8
+        changed["epochs"] = 8 if rows < _MANY_ROWS else 6
     return settings.model_copy(update=changed)
 
 

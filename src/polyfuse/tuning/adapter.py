@@ -16,6 +16,7 @@ from polyfuse.core.errors import ArtifactError, InputError
 from polyfuse.core.options import Rate, Share, Width
 from polyfuse.core.weights import Added
 from polyfuse.layers.anatomy import ways_back
+from polyfuse.layers.dropout import Dropout
 from polyfuse.tuning.backbone import backbone_of
 
 _WEIGHTS, _CONFIG = "adapter.safetensors", "adapter.json"
@@ -35,7 +36,7 @@ class Bottleneck(Added):
     def __init__(self, dim: int, size: int, activation: str, dropout: float) -> None:
         super().__init__()
         self.down, self.up = nn.Linear(dim, size), nn.Linear(size, dim)
-        self.activation, self.dropout = _ACTIVATIONS[activation](), nn.Dropout(dropout)
+        self.activation, self.dropout = _ACTIVATIONS[activation](), Dropout(dropout)
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
 
