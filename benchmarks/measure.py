@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from polyfuse.core.progress import Silent
+
 
 @dataclass
 class Cost:
@@ -30,6 +32,20 @@ def cost() -> Iterator[Cost]:
         yield found
     finally:
         found.wall, found.cpu = time.perf_counter() - wall, time.process_time() - cpu
+
+
+class Stages(Silent):
+    """Measures each piece of work of a fit: seconds on the clock by what it is called."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def bar(self, what: str, total: float | None = None) -> Iterator[Silent]:
+        """Measure a block."""
+        with cost() as found:
+            yield self
+        self.seconds[what] = self.seconds.get(what, 0.0) + found.wall
 
 
 def peak_mb() -> float:

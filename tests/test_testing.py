@@ -149,9 +149,20 @@ class MixesRows(ConcatFusion):
         return Features.of_pooled(fused.pooled - fused.pooled.mean(0))
 
 
+class DropsWithTorch(ConcatFusion):
+    def forward(self, features: Mapping[str, Features], present: Tensor) -> Features:
+        fused = super().forward(features, present)
+        return Features.of_pooled(nn.functional.dropout(fused.pooled, 0.5, self.training))
+
+
 @pytest.mark.parametrize(
     ("broken", "said"),
-    [(ReadsTheAbsent, "absent modalities"), (SpoilsTheGradient, "gradient"), (MixesRows, "alone, in this order")],
+    [
+        (ReadsTheAbsent, "absent modalities"),
+        (SpoilsTheGradient, "gradient"),
+        (MixesRows, "alone, in this order"),
+        (DropsWithTorch, "torch's own generator"),
+    ],
 )
 def test_a_broken_fusion_is_told_what_is_wrong(broken: type[ConcatFusion], said: str) -> None:
     with pytest.raises(AssertionError, match=said):

@@ -166,7 +166,9 @@ def _comparison(job: Job, recipe: Recipe, encoders: Encoders, settings: Settings
     bank = Ensemble(encoders.by_modality, head, [], words, precision=precision)
     bank.to(device)
     import_module("sklearn.linear_model")  # beside work in other threads it would keep all of them waiting
+    begun = time.monotonic()
     sources, seconds = _encode(job, bank, settings)
+    seconds = max(seconds, time.monotonic() - begun)
     material = Material(job.rows, bank, pooled_sources(bank, job.rows, sources, device, job.progress), sources, device)
     most = _SHARE_OF_REST / (1 + (_SHARE_OF_FLOOR if _learned(encoders) else 0)) * job.remaining()
     allowed = min(settings.way.seconds or max(_LEAST_SECONDS, seconds / 2), most)

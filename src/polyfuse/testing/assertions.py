@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from polyfuse.core.types import Features
+from polyfuse.layers.dropout import drawing_from
 
 
 def same(given: Tensor, expected: Tensor, what: str, tolerance: float = 1e-4) -> None:
@@ -50,6 +53,23 @@ def weighted_sum(features: Features) -> Tensor:
     for part in (features.tokens[features.mask], features.pooled):
         total = total + (part * torch.randn(part.shape, generator=generator)).sum()
     return total
+
+
+def own_chance(module: nn.Module, answer: Callable[[], Tensor], what: str) -> None:
+    """Assert that all that a module draws in training comes from the generator that it is given.
+
+    Candidates are trained side by side: what one of them draws from torch's own, the others miss.
+    """
+    before, found = torch.get_rng_state(), []
+    module.train()
+    with torch.no_grad():
+        for _ in range(2):
+            with drawing_from(torch.Generator().manual_seed(0)):
+                found.append(answer())
+    module.eval()
+    advice = "drop with polyfuse.layers.dropout.Dropout"
+    assert torch.get_rng_state().equal(before), f"{what} draws from torch's own generator in training: {advice}"
+    same(found[1], found[0], f"{what} in training, drawing from the same seed twice")
 
 
 def all_trained(module: nn.Module, what: str) -> None:

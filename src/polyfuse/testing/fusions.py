@@ -9,7 +9,15 @@ from torch import Tensor
 
 from polyfuse.core.contract import Fusion
 from polyfuse.core.types import Features
-from polyfuse.testing.assertions import all_trained, copy_state, same, same_features, weighted_sum, well_formed
+from polyfuse.testing.assertions import (
+    all_trained,
+    copy_state,
+    own_chance,
+    same,
+    same_features,
+    weighted_sum,
+    well_formed,
+)
 
 # A module has methods of its own named like the last two.
 _DIMS = {"image": 6, "keys": 9, "forward": 5}
@@ -39,6 +47,7 @@ def check_fusion(make: Callable[[Mapping[str, int]], Fusion]) -> None:
     _check_padding(fusion, features)
     _check_rows(fusion, features, fused)
     _check_pooled(fusion)
+    own_chance(fusion, lambda: _fuse(fusion, features, _PRESENT).pooled, "forward")
     copy_state(fusion, second, "state_dict")
     same_features(_fuse(second, features, _PRESENT), fused, "a second fusion with the first one's state")
 

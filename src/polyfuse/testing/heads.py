@@ -10,7 +10,7 @@ import torch
 
 from polyfuse.core.contract import Head
 from polyfuse.core.types import Features
-from polyfuse.testing.assertions import all_trained, copy_state, same
+from polyfuse.testing.assertions import all_trained, copy_state, own_chance, same
 
 
 def check_head(head: Head, answers: Sequence[Any], dim: int) -> None:
@@ -44,6 +44,7 @@ def check_head(head: Head, answers: Sequence[Any], dim: int) -> None:
     _check_scores(head, output, batch)
     truth = head.truth(target)
     assert len(truth) == batch, f"truth gives {len(truth)} rows for {batch}"
+    own_chance(head, lambda: _answer(head, pooled), "forward")
     second = copy.deepcopy(head)
     copy_state(head, second, "state_dict")
     same(_answer(second, pooled), output, "a second head with the first one's state")
