@@ -38,6 +38,7 @@ from polyfuse.training.settings import on_features
 #: Fusions that go on after the first fold, the best ones.
 FINALISTS = 3
 _RESAMPLES = 400
+_TOKENS_COST = 3  # times as long as for pooled vectors a fusion needs for tokens, at least
 _FEW_ROWS = 20_000  # up to which learners compute with one thread
 
 Made = TypeVar("Made")
@@ -118,8 +119,10 @@ class Comparison:
         self.entries = [Entry(spec, label(spec, schema)) for spec in specs]
         learners = [entry for entry in self.entries if entry.spec.combine.name in LEARNERS]
         fusions = [entry for entry in self.entries if entry.spec.combine.name in FUSIONS]
-        # Side by side the longest go first, so that none is waited for in the end; one by one the quickest do.
-        fusions.sort(key=lambda entry: (_reads(entry.spec) == "pooled") == (self._workers > 1))
+        # Side by side the longest go first, so that none is waited for in the end; one by one the quickest do, and of
+        # many rows, whose tokens fill the memory.
+        longest_first = self._small and self._workers > 1
+        fusions.sort(key=lambda entry: (_reads(entry.spec) == "pooled") == longest_first)
         work: list[Callable[[], None]] = [partial(self._measure, entry, folds[:1], bar) for entry in fusions]
         if self._small:
             work.insert(0, partial(self._learn, learners, folds, bar))
@@ -283,8 +286,7 @@ class Comparison:
 
     def _measure_in(self, entry: Entry, learning: Array, held: Array, bar: Bar) -> None:
         begun, spec, needed = time.monotonic(), entry.spec, self._needed(entry)
-        expected = entry.seconds / entry.folds if entry.folds else 0.0
-        if not needed and self._over(expected):
+        if not needed and self._over(self._expected(entry)):
             entry.note = "no time left"
             return
         if spec.combine.name in LEARNERS and not self._design(spec).width:
@@ -315,6 +317,14 @@ class Comparison:
             return False
         coming = any(other.spec.combine.name in LEARNERS and not other.note for other in self.entries)
         return entry.spec.combine.name in LEARNERS or not coming
+
+    def _expected(self, entry: Entry) -> float:
+        """Return how many seconds a candidate will need in a fold, at least."""
+        if entry.folds or entry.spec.combine.name in LEARNERS or _reads(entry.spec) == "pooled":
+            return entry.seconds / max(1, entry.folds)
+        known = [other for other in self.entries if other.spec.combine.name in FUSIONS and other.folds]
+        pooled = [some.seconds / some.folds for some in known if _reads(some.spec) == "pooled"]
+        return _TOKENS_COST * max(pooled, default=0.0)
 
     def _chosen(self, spec: MemberSpec, learning: Array, held: Array) -> Learner:
         """Return a learner with its hyperparameters chosen on the first fold."""
