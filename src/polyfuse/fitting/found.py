@@ -21,6 +21,7 @@ from polyfuse.fitting.plan import Fitted
 from polyfuse.fitting.sources import pooled_sources
 from polyfuse.fitting.whole import Whole, fit_better, fit_whole
 from polyfuse.fusion import FUSIONS
+from polyfuse.learners import LEARNERS
 from polyfuse.learners.learner import Array
 from polyfuse.learners.words import WordStatistics
 from polyfuse.model import FusionModel
@@ -36,7 +37,7 @@ from polyfuse.recipe.building import (
 from polyfuse.recipe.component import Component
 from polyfuse.recipe.ways import AutoWay, EnsembleWay, MemberSpec
 from polyfuse.search.candidates import candidates, reading_only
-from polyfuse.search.comparison import Comparison
+from polyfuse.search.comparison import Comparison, at_a_time
 from polyfuse.search.finding import Floor, Found, find, mixed
 from polyfuse.search.material import Material
 from polyfuse.training.settings import on_pretrained
@@ -44,7 +45,7 @@ from polyfuse.tuning import TUNINGS
 
 #: What models that are trained as a whole begin with.
 BASE = "concat"
-_LEAST_SECONDS = 10.0
+_LEAST_SECONDS = 20.0  # to compare one by one, half of them where there are two at a time
 _SHARE_OF_REST = 0.6  # of the time that is left, for all that is compared
 _SHARE_OF_FLOOR = 0.5  # of the time of a comparison, on top of it
 
@@ -128,12 +129,18 @@ def _about(job: Job, settings: Settings, seconds: float) -> str:
     count = len(settings.specs)
     if settings.given:
         return f"about {seconds:.0f} s for the encoders, then {count} models are fitted"
-    most = settings.way.seconds or max(_LEAST_SECONDS, seconds / 2)
+    most = _allowed(job, settings, seconds)
     told = (
         f"about {seconds:.0f} s for the encoders (measured on a few rows), then at most {most:.0f} s to compare {count}"
     )
     limit = "" if math.isinf(job.deadline) else f"; done within {job.remaining():.0f} s"
     return f"{told} ways to combine on {len(job.rows):,} rows{limit}"
+
+
+def _allowed(job: Job, settings: Settings, seconds: float) -> float:
+    """Return how many seconds a comparison may take. seconds: that the encoders take."""
+    least = _LEAST_SECONDS / min(2, at_a_time(job.accelerator.device))
+    return settings.way.seconds or max(least, seconds / 2)
 
 
 def _started(job: Job, number: int) -> Job:
@@ -165,13 +172,14 @@ def _comparison(job: Job, recipe: Recipe, encoders: Encoders, settings: Settings
     head, precision = make_head(recipe, schema, 1), precision_of(recipe, device)
     bank = Ensemble(encoders.by_modality, head, [], words, precision=precision)
     bank.to(device)
-    import_module("sklearn.linear_model")  # beside work in other threads it would keep all of them waiting
+    if any(spec.combine.name in LEARNERS for spec in settings.specs):
+        import_module("sklearn.linear_model")  # beside work in other threads it would keep all of them waiting
     begun = time.monotonic()
     sources, seconds = _encode(job, bank, settings)
     seconds = max(seconds, time.monotonic() - begun)
     material = Material(job.rows, bank, pooled_sources(bank, job.rows, sources, device, job.progress), sources, device)
     most = _SHARE_OF_REST / (1 + (_SHARE_OF_FLOOR if _learned(encoders) else 0)) * job.remaining()
-    allowed = min(settings.way.seconds or max(_LEAST_SECONDS, seconds / 2), most)
+    allowed = min(_allowed(job, settings, seconds), most)
     return Comparison(material, recipe, job.metric, job.accelerator, time.monotonic() + allowed)
 
 

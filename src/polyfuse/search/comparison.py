@@ -121,7 +121,7 @@ class Comparison:
         fusions = [entry for entry in self.entries if entry.spec.combine.name in FUSIONS]
         # Side by side the longest go first, so that none is waited for in the end; one by one the quickest do, and of
         # many rows, whose tokens fill the memory.
-        longest_first = self._small and self._workers > 1
+        longest_first = self._small and at_a_time(self.material.device) > 1
         fusions.sort(key=lambda entry: (_reads(entry.spec) == "pooled") == longest_first)
         work: list[Callable[[], None]] = [partial(self._measure, entry, folds[:1], bar) for entry in fusions]
         if self._small:
@@ -231,11 +231,6 @@ class Comparison:
         """Whether a second thread gains learners nothing."""
         return len(self.material) <= _FEW_ROWS
 
-    @property
-    def _workers(self) -> int:
-        """How many candidates are measured at a time."""
-        return cores() if self.material.device.type == "cpu" else 1
-
     def _threads(self, spec: MemberSpec) -> AbstractContextManager[None]:
         """Return the context in which a candidate is fitted when nothing else is."""
         pooled = _reads(spec) == "pooled" if spec.combine.name in FUSIONS else self._small
@@ -243,7 +238,9 @@ class Comparison:
 
     def _together(self, work: Sequence[Callable[[], Made]]) -> list[Made]:
         """Do some work with one thread each, on the CPU side by side."""
-        with side_by_side(max(1, min(len(work), self._workers))) as workers:
+        if not work:
+            return []
+        with side_by_side(min(len(work), at_a_time(self.material.device))) as workers:
             done = [workers.submit(some) for some in work]
             try:
                 return [some.result() for some in done]
@@ -416,6 +413,11 @@ class Comparison:
     def _over(self, needed: float = 0.0) -> bool:
         """Tell whether there is no time for work of so many seconds."""
         return self.stopped or time.monotonic() + needed > self.deadline
+
+
+def at_a_time(device: torch.device) -> int:
+    """Return how many candidates are measured side by side."""
+    return cores() if device.type == "cpu" else 1
 
 
 def _reads(spec: MemberSpec) -> Reads:
