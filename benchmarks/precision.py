@@ -57,6 +57,7 @@ def main() -> None:
     table = pd.read_csv(data_folder("cloth") / "train.csv")
     about()
     with empty_cache():
+        pf.Predictor(TARGET, columns={"Rating": "ignore"}, preset="fast").fit(table, progress=False)  # Features once
         for fusion in ("attention", "bottleneck"):
             print(f"{fusion} on Features, {len(table):,} rows\n")
             beside(table, {"fusion": {"name": fusion, "most_tokens": 8}}, {})
