@@ -60,8 +60,9 @@ class AutoWay:
         folds: parts that the rows are dealt out to; each candidate is measured on rows that it has not seen.
         repeats: times that they are dealt anew.
         ensemble: whether several may be averaged.
-        seconds: that the comparison may take, or "30s", "5m"; half of what the encoders need for these rows, and at
-            least 20, when left out. Candidates that are behind beyond chance are dropped on the way.
+        seconds: that the comparison may take, or "30s", "5m"; half of what the encoders need for these rows when left
+            out, and at least 10 (20 where candidates are compared one by one, on a GPU or one core). Candidates that
+            are behind beyond chance are dropped on the way.
     """
 
     def __init__(
