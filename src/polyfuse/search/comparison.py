@@ -73,6 +73,11 @@ class Entry:
         """In how many folds it was measured."""
         return len(self.parts)
 
+    @property
+    def learns(self) -> bool:
+        """Whether it is a learner, else a fusion."""
+        return self.spec.combine.name in LEARNERS
+
     def measured(self, folds: int | None = None) -> tuple[Array, Array]:
         """Return positions, ascending, and mean scores of the rows held out in the first folds, or in all."""
         rows = np.concatenate([rows for rows, _ in self.parts[:folds]])
@@ -117,8 +122,8 @@ class Comparison:
         """
         schema = self.material.rows.schema
         self.entries = [Entry(spec, label(spec, schema)) for spec in specs]
-        learners = [entry for entry in self.entries if entry.spec.combine.name in LEARNERS]
-        fusions = [entry for entry in self.entries if entry.spec.combine.name in FUSIONS]
+        learners = [entry for entry in self.entries if entry.learns]
+        fusions = [entry for entry in self.entries if not entry.learns]
         # Side by side the longest go first, so that none is waited for in the end; one by one the quickest do, and of
         # many rows, whose tokens fill the memory.
         longest_first = self._small and at_a_time(self.material.device) > 1
@@ -233,8 +238,8 @@ class Comparison:
 
     def _threads(self, spec: MemberSpec) -> AbstractContextManager[None]:
         """Return the context in which a candidate is fitted when nothing else is."""
-        pooled = _reads(spec) == "pooled" if spec.combine.name in FUSIONS else self._small
-        return one_thread() if pooled and self.material.device.type == "cpu" else nullcontext()
+        one = self._small if spec.combine.name in LEARNERS else _reads(spec) == "pooled"
+        return one_thread() if one and self.material.device.type == "cpu" else nullcontext()
 
     def _together(self, work: Sequence[Callable[[], Made]]) -> list[Made]:
         """Do some work with one thread each, on the CPU side by side."""
@@ -286,12 +291,12 @@ class Comparison:
         if not needed and self._over(self._expected(entry)):
             entry.note = "no time left"
             return
-        if spec.combine.name in LEARNERS and not self._design(spec).width:
+        if entry.learns and not self._design(spec).width:
             entry.note = "nothing to read"
             return
         with self._lock:
             bar.advance(0, entry.name)
-        if spec.combine.name in LEARNERS and entry.learner is None:
+        if entry.learns and entry.learner is None:
             entry.learner = self._chosen(spec, learning, held)
         model = self._fit(spec, learning, entry.learner, needed=needed)
         if model is None:
@@ -312,15 +317,14 @@ class Comparison:
         """Tell whether a candidate is to be measured whatever the time: something has to come out."""
         if any(other.folds for other in self.entries):
             return False
-        coming = any(other.spec.combine.name in LEARNERS and not other.note for other in self.entries)
-        return entry.spec.combine.name in LEARNERS or not coming
+        return entry.learns or not any(other.learns and not other.note for other in self.entries)
 
     def _expected(self, entry: Entry) -> float:
         """Return how many seconds a candidate will need in a fold, at least."""
-        if entry.folds or entry.spec.combine.name in LEARNERS or _reads(entry.spec) == "pooled":
+        if entry.folds or entry.learns or _reads(entry.spec) == "pooled":
             return entry.seconds / max(1, entry.folds)
-        known = [other for other in self.entries if other.spec.combine.name in FUSIONS and other.folds]
-        pooled = [some.seconds / some.folds for some in known if _reads(some.spec) == "pooled"]
+        known = [other for other in self.entries if other.folds and not other.learns]
+        pooled = [other.seconds / other.folds for other in known if _reads(other.spec) == "pooled"]
         return _TOKENS_COST * max(pooled, default=0.0)
 
     def _chosen(self, spec: MemberSpec, learning: Array, held: Array) -> Learner:
@@ -402,7 +406,7 @@ class Comparison:
         rows = running[0].measured(1)[0]
         scores = {id(entry): entry.measured(1)[1] for entry in running}
         running.sort(key=lambda entry: self.badness(scores[id(entry)], rows))
-        ranked = [entry for entry in running if entry.spec.combine.name in FUSIONS]
+        ranked = [entry for entry in running if not entry.learns]
         for place, entry in enumerate(ranked):
             if self.worse(scores[id(entry)], scores[id(running[0])], rows).low > 0:
                 entry.note = "behind beyond chance"
