@@ -127,7 +127,7 @@ def test_a_fusion_of_tokens_is_trained_in_the_chosen_precision_and_answers_in_fl
     found = []
     for precision in ("float32", "bf16"):
         made = model(fusion)
-        made.precision = precision
+        made.fusing = precision  # type: ignore[assignment]
         loss = made.loss(inputs(), PRESENT, torch.tensor([0, 1, 1, 0]))
         loss.backward()
         gradient = torch.cat([part.grad.flatten() for part in made.parameters() if part.grad is not None])

@@ -100,8 +100,11 @@ class FusionModel(Model):
         encoders: by modality, in order; two modalities may share one encoder.
         fusion: made for the encoders' widths, in the same order.
         head: made for the fusion's width.
-        precision: of the pretrained backbones, and in training of a fusion that reads tokens; everything else computes
-            in float32.
+        precision: of the pretrained backbones; everything else computes in float32.
+
+    Attributes:
+        fusing: the precision in which a fusion that reads tokens is trained. With one thread bf16 is faster, with
+            several it is not.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class FusionModel(Model):
     ) -> None:
         super().__init__(encoders, head, precision=precision)
         self.fusion = fusion
+        self.fusing: Precision = "float32"
 
     def forward(self, inputs: Inputs, present: Tensor) -> Tensor:
         """Return the head's output. present: (batch, modalities) bool, in the order of `modalities`."""
@@ -148,7 +152,7 @@ class FusionModel(Model):
 
         features = self.encode(inputs, present)
         # The products of a fusion that reads pooled vectors are too small to gain.
-        with autocast(present.device, self.precision if self.fusion.needs == "tokens" else "float32"):
+        with autocast(present.device, self.fusing if self.fusion.needs == "tokens" else "float32"):
             fused, penalty = self.fusion.with_penalty(features, present, of)
         fused = Features(fused.tokens.float(), fused.mask, fused.pooled.float())
         if mix is None:

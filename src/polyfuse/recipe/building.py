@@ -181,7 +181,7 @@ def _way_of(recipe: Recipe, modality: str) -> Way | None:
 
 
 def precision_of(recipe: Recipe, device: torch.device) -> Precision:
-    """Return the precision of backbones that move, or of which only the lower part rests, and of training fusions."""
+    """Return the precision of backbones that move, or of which only the lower part rests, and of what is compared."""
     chosen = recipe.training.precision
     if chosen == "auto":
         return "bf16" if has_bf16(device) else "float32"

@@ -375,7 +375,9 @@ class Comparison:
         with self._lock, torch.random.fork_rng([]):
             torch.default_generator.manual_seed(seed)
             encoders = with_fresh_tables(self.recipe, schema, {name: bank.encoder(name) for name in read})
-            return make_fusion_model(self.recipe, schema, encoders, spec.combine, bank.precision)
+            model = make_fusion_model(self.recipe, schema, encoders, spec.combine, bank.precision)
+        model.fusing = bank.precision
+        return model
 
     @contextmanager
     def _seeded(self, seed: int) -> Iterator[None]:

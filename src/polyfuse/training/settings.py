@@ -76,8 +76,8 @@ class TrainingSettings(Strict):
         metric: what decides which weights are kept, one of the head's metrics; its first one when left out. Of several
             targets `relative_loss`, the mean of their losses as shares of the prior's, or `<target>:<metric>`.
         patience: epochs without a better metric after which training stops.
-        precision: of the arithmetic of backbones that are trained, and in training of fusions that read tokens: "bf16"
-            is autocast; "auto" takes it where the hardware has it.
+        precision: of the arithmetic of backbones that are trained, and of fusions that read tokens where they are
+            compared: "bf16" is autocast; "auto" takes it where the hardware has it.
         compute: how a pretrained encoder that rests is run, for all or by modality: in bf16, in ONNX Runtime, in
             float32 with less precise products of matrices ("medium"), or in plain float32. "auto" tries them for about
             a second and takes the fastest whose Features have a cosine of at least 0.999 with those of float32.
