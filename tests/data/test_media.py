@@ -313,9 +313,10 @@ def test_a_wav_stream_of_unknown_length_is_read() -> None:
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        (recorded(np.zeros(0)), "the recording is empty"),
+        pytest.param(recorded(np.zeros(0)), "the recording is empty", id="empty file"),
         ((np.zeros(0), 8000), "the recording is empty"),
-        (recorded(np.asarray([0.0, np.nan]), subtype="FLOAT"), "not finite"),
+        # A file of floating point says when it was written: processes that collect the tests would not agree on it.
+        pytest.param(recorded(np.asarray([0.0, np.nan]), subtype="FLOAT"), "not finite", id="file of nan"),
         ((np.asarray([0.0, np.inf]), 8000), "not finite"),
         (b"hello", "no recording"),
         (np.zeros(8), "a recording is expected"),
