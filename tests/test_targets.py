@@ -20,7 +20,7 @@ from polyfuse.heads.several import SeveralHead
 from polyfuse.learners.several import SeveralLearner
 
 BOTH = ["kind", "price"]
-QUICK = {"epochs": 25, "learning_rate": 1e-2, "patience": 25}
+QUICK = {"epochs": 60, "learning_rate": 3e-3, "patience": 60}
 FAST = {"name": "auto", "candidates": ["linear", "boosting", "concat"], "folds": 3}
 
 
@@ -44,7 +44,7 @@ def fitted() -> pf.Predictor:
 
 
 def good(report: pf.Report) -> None:
-    assert report["kind:accuracy"] > 0.8
+    assert report["kind:accuracy"] > 0.85
     assert report["price:r2"] > 0.7
     assert report["relative_loss"] < 0.6
 
@@ -197,7 +197,7 @@ def test_a_target_of_weight_0_is_left_out_of_the_loss() -> None:
     settings: dict[str, Any] = {"fusion": "concat", "training": {**QUICK, "metric": "kind:log_loss"}}
     predictor = pf.Predictor(BOTH, head=head, **settings).fit(sales(), progress=False)
     report = predictor.evaluate(sales(100, seed=1))
-    assert report["kind:accuracy"] > 0.8
+    assert report["kind:accuracy"] > 0.85
     assert report["price:r2"] < 0.3
     assert predictor.metrics["training"]["metric"] == "kind:log_loss"
     assert predictor.metrics["training"]["loss_weights"] == {"kind": 1.0, "price": 0.0}
